@@ -1,0 +1,1 @@
+"""The side that decides: protocol, bus, store, coordinator, client, command line."""

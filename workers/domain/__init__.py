@@ -1,0 +1,1 @@
+"""Pure decisions about one domain: no I/O, no clock, no logging."""

@@ -1,0 +1,1 @@
+"""The loops of a worker, each behind one noun."""

@@ -1,0 +1,1 @@
+"""What a worker remembers through a crash: command ledger, event outbox, cursor, epochs."""
