@@ -81,12 +81,15 @@ def decode_command(verb: Verb, raw: bytes, headers: Mapping[str, str]) -> Comman
 
 
 def given_id(in_body: str | None, headers: Mapping[str, str]) -> str | None:
-    """Return the id that body or `Virt-Id` header gives, if any; raise `Invalid` if they differ or it is malformed."""
+    """Return the id that body or `Virt-Id` header gives, if any; raise `Invalid` if they differ or it is malformed.
+
+    What a router passed on, told by its `Virt-Deadline`, may bear an id that the router gave it.
+    """
     in_header = headers.get(HEADER_ID)
     if in_body is not None and in_header is not None and in_body != in_header:
         raise Invalid(f"id: the body says {in_body!r} and the header {HEADER_ID} {in_header!r}; give one, or the same")
     given = in_body if in_body is not None else in_header
-    return None if given is None else token.command_id(given)
+    return None if given is None else token.command_id(given, own=in_body is None and HEADER_DEADLINE in headers)
 
 
 def id_of(raw: bytes, headers: Mapping[str, str]) -> str | None:

@@ -45,11 +45,13 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where a domain lives: the value in `virt_owners`.
 
     epoch rises by one with each change of node and fences orders of the owner before;
-    id is the command that made the record, so that its repeat goes to the same node.
+    id is the command that made the record, so that its repeat goes to the same node;
+    name is what that command calls the domain, known before the node has seen it.
     """
 
     project: str
     node: str
     epoch: int
     id: str
+    name: str | None = None
     former: list[Former] = []

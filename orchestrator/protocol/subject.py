@@ -67,6 +67,10 @@ class Subjects(msgspec.Struct, frozen=True):
         """Return the `dlv` subject under which the broker pushes what was stored on `run`."""
         return self._of("dlv", *run.split(".")[3:])
 
+    def stored(self, delivery: str) -> str:
+        """Return the `run` subject whose push came as `delivery` (a `run` subject stays what it is)."""
+        return self._of("run", *delivery.split(".")[3:])
+
     def ask(self, node: str, project: str, domain: str, query: str) -> str:
         """Return the request subject of a query to one node."""
         return self._of("ask", node, project, domain, query)

@@ -60,11 +60,11 @@ def domain(value: str) -> str:
     return value
 
 
-def command_id(value: str) -> str:
-    """Return `value` if a client may use it as a command's id, else raise `Invalid`."""
+def command_id(value: str, *, own: bool = False) -> str:
+    """Return `value` if a client may use it as a command's id (`own`: or virtbus itself), else raise `Invalid`."""
     if _ID.match(value) is None:
         raise Invalid("id: use 1 to 64 of A-Z a-z 0-9 _ -")
-    if value.startswith("m-"):
+    if value.startswith("m-") and not own:
         raise Invalid("id: 'm-' begins the ids that virtbus gives itself; choose another")
     return value
 

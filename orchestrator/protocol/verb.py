@@ -58,6 +58,7 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
     goal: the state that the domain is in once the verb took effect; None if no state tells.
     from_states: the states in which it may begin; empty: any.
     event: the lifecycle event that libvirt sends for it, awaited before the command ends; empty: none.
+    asks_guest: the call only asks the guest; the command ends when the event says that it obeyed.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
     goal: State | None = None
     from_states: frozenset[State] = frozenset()
     event: str = ""
+    asks_guest: bool = False
 
     @property
     def timeout_s(self) -> float:
@@ -87,7 +89,10 @@ VERBS: dict[str, Verb] = {
             summary="define a persistent domain from XML and start it",
         ),
         Verb(name="start", goal="running", event="started", summary="boot a domain"),
-        Verb(name="shutdown", goal="shutoff", event="stopped", summary="ask the guest to shut down, and wait until it has"),
+        Verb(
+            name="shutdown", goal="shutoff", event="stopped", asks_guest=True,
+            summary="ask the guest to shut down, and wait until it has",
+        ),
         Verb(name="destroy", goal="shutoff", event="stopped", summary="stop a domain at once, as if the power were cut"),
         Verb(name="reboot", from_states=_UP, summary="ask the guest to reboot"),
         Verb(name="reset", from_states=_UP, summary="reset a domain, as if the reset button were pressed"),

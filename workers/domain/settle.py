@@ -1,0 +1,32 @@
+"""What became of a command whose call was cut off: told from what the hypervisor shows now, never by trying again."""
+
+from __future__ import annotations
+
+from orchestrator.protocol.error import Outcome
+from orchestrator.protocol.verb import Args, Verb
+from workers.domain.admission import holds
+from workers.drivers.port import Sighting
+
+
+def settle(verb: Verb, args: Args, sighting: Sighting | None, *, existed: bool) -> Outcome:
+    """Return `applied`, `none`, `partial` or, where nothing can tell, `unknown`.
+
+    `existed`: the domain was known before the command began.
+    """
+    if verb.creates:
+        return _settle_creation(verb, sighting, existed=existed)
+    if sighting is None:
+        # Gone: what removes or stops it has succeeded; a transient domain goes when it stops.
+        return "applied" if verb.name in ("undefine", "destroy", "shutdown") and existed else "none"
+    if holds(verb, args, sighting):
+        return "applied"
+    # A reboot leaves no trace in the state.
+    return "unknown" if verb.name in ("reboot", "reset") else "none"
+
+
+def _settle_creation(verb: Verb, sighting: Sighting | None, *, existed: bool) -> Outcome:
+    if sighting is None:
+        return "none"
+    if verb.goal is None:
+        return "unknown" if existed else "applied"
+    return "applied" if sighting.active else "partial"

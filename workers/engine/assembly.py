@@ -1,0 +1,231 @@
+"""The loops of one run of a worker: how they are wired, and the order in which crash safety lets them start."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import anyio
+import msgspec
+from anyio.abc import TaskGroup, TaskStatus
+
+from orchestrator.bus.port import Bus, BusError, Message
+from orchestrator.protocol import token
+from orchestrator.protocol.subject import Subjects
+from orchestrator.store.kv import KeyValue
+from workers.drivers.port import Driver
+from workers.engine.execution import Surroundings
+from workers.engine.hypervisor import Hypervisor
+from workers.engine.intake import Intake
+from workers.engine.inventory import Inventory
+from workers.engine.lane import Lane
+from workers.engine.lease import LeaseKeeper, Unhealthy
+from workers.engine.ledger import Ledger
+from workers.engine.order import read_order
+from workers.engine.outbox import NO_EFFECT, Draft, Effect, Outbox, Waiting
+from workers.engine.progress import Progress
+from workers.engine.projection import Projection
+from workers.engine.publisher import Publisher
+from workers.engine.questions import Questions
+from workers.engine.record import NodeRecord
+from workers.engine.runner import Runner
+from workers.journal.port import Entry, Journal, Recovery
+
+READY_S = 10.0
+"""Seconds that a start waits for hypervisors before it goes on without those that do not answer."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker is told about itself. short, long, reads: the lanes for calls into hypervisors."""
+
+    node: str
+    subjects: Subjects
+    default_project: str
+    labels: Mapping[str, str]
+    version: str
+    short: Lane
+    long: Lane
+    reads: Lane
+    clock: Callable[[], float] = time.time
+    randomness: Callable[[int], bytes] = os.urandom
+
+
+class Assembly:
+    """All parts of a worker, from taking its lease to its end."""
+
+    def __init__(
+        self, settings: Settings, bus: Bus, journal: Journal, drivers: Sequence[Driver], recovery: Recovery, epoch: str
+    ) -> None:
+        self._settings = settings
+        self._bus = bus
+        self._journal = journal
+        self._recovery = recovery
+        self._epoch = epoch
+        self._intake_runs = False
+        node, subjects, clock = settings.node, settings.subjects, settings.clock
+        self._progress = Progress(recovery.cursor, recovery.above, {entry.sequence for entry in recovery.unfinished})
+        self._outbox = Outbox(journal, subjects, node, epoch, left=self._left(), clock=clock)
+        self._inventory = Inventory(node, settings.default_project, self._outbox, dict(recovery.domains), clock=clock)
+        self._runner = Runner(self._inventory, self._outbox)
+        self._hypervisors = [Hypervisor(driver, settings.reads, self._incarnation, self._runner.happened) for driver in drivers]
+        answers = [(self._res(entry), entry.result, entry.deadline) for entry in recovery.recent]
+        self._projection = Projection(bus, self._store("domains"), node, self._inventory.known, answers, clock=self._broker_time)
+        self._publisher = Publisher(bus, journal, self._outbox, subjects, node, self._stored)
+        self._begun = _begun(recovery)
+        ledger = self._ledger()
+        self._runner.around = self._surroundings(ledger)
+        self._intake = Intake(bus, journal, subjects, node, self._progress, ledger.enter)
+        self._record = NodeRecord(
+            self._store("nodes"),
+            node,
+            epoch,
+            self._hypervisors,
+            self._inventory,
+            labels=settings.labels,
+            version=settings.version,
+            clock=clock,
+        )
+        own = frozenset(recovery.epochs)
+        self._lease = LeaseKeeper(self._store("leases"), node, epoch, own, self._progress, healthy=self._healthy, clock=clock)
+
+    async def start(self, tasks: TaskGroup) -> None:
+        """Start all loops; return once the node is online, scanned, and takes commands. Raises `Taken`."""
+        await self._lease.take()
+        tasks.start_soon(self._lease.run)
+        last = self._recovery.last
+        previous = {"epoch": last.epoch, "sequence": f"{last.sequence:016d}"} if last is not None else None
+        await self._outbox.tell([Draft(name="node.online", data={"node": self._settings.node, "previous": previous})])
+        tasks.start_soon(self._publisher.run)
+        tasks.start_soon(self._projection.run)
+        await tasks.start(self._runner.run)
+        for hypervisor in self._hypervisors:
+            tasks.start_soon(hypervisor.run, self._opened)
+        with anyio.move_on_after(READY_S):
+            for hypervisor in self._hypervisors:
+                await hypervisor.ready()
+        self._take_up()
+        await tasks.start(self._intake.run)
+        self._intake_runs = True
+        await tasks.start(self._serve)
+        await self._first_record()
+
+    async def quiesce(self) -> None:
+        """Begin nothing more; return once what runs has ended, its events are in the log, and the lease is given back."""
+        await self._runner.quiesce()
+        await self._outbox.emptied()
+        await self._lease.leave()
+
+    async def _first_record(self) -> None:
+        try:
+            await self._record.refresh()
+        except (Unhealthy, BusError):
+            # The lease says so too, and each renewal tries again.
+            return
+
+    def _take_up(self) -> None:
+        """Go on with what the journal holds: what had begun is settled, what had not is queued."""
+        for entry in self._recovery.unfinished:
+            if entry.phase == "ended":
+                continue
+            message = Message(entry.subject, entry.body, entry.headers, sequence=entry.sequence)
+            order = read_order(message, self._settings.subjects)
+            self._runner.submit(msgspec.structs.replace(order, entry=entry))
+
+    async def _opened(self, hypervisor: Hypervisor, reason: str) -> None:
+        await self._inventory.resync(hypervisor, reason, inspect=self._runner.inspect)
+
+    async def _serve(self, *, task_status: TaskStatus[None]) -> None:
+        settings = self._settings
+        questions = Questions(settings.node, settings.subjects, self._journal, self._inventory, clock=settings.clock)
+        async with self._bus.serve(
+            settings.subjects.service("worker"),
+            settings.subjects.asks(settings.node),
+            questions.answer,
+            version=settings.version,
+            metadata={"node": settings.node, "epoch": self._epoch},
+        ):
+            task_status.started()
+            await anyio.sleep_forever()
+
+    async def _healthy(self) -> None:
+        """Prove that the hypervisors answer, write what is new of the node, and bring the cursor up to date."""
+        await self._record.refresh()
+        if self._intake_runs:
+            await self._intake.audit()
+        for uuid in [uuid for uuid, sequence in self._begun.items() if sequence <= self._progress.cursor]:
+            # Nothing lower can turn up any more.
+            del self._begun[uuid]
+
+    def _stored(self, events: list[Waiting]) -> None:
+        for waiting in events:
+            if waiting.effect.finishes:
+                self._progress.finish(waiting.effect.finishes)
+        self._projection.stored(events)
+
+    def _left(self) -> list[Waiting]:
+        """Return what the outbox held, each terminal event with its result as effect."""
+        ends = {entry.event: entry for entry in self._recovery.unfinished if entry.phase == "ended"}
+        left = []
+        for event in self._recovery.outbox:
+            entry = ends.get(event.position)
+            effect = NO_EFFECT
+            if entry is not None:
+                effect = Effect(result=(self._res(entry), entry.result, entry.deadline), finishes=entry.sequence)
+            left.append(Waiting(event, effect))
+        return left
+
+    def _ledger(self) -> Ledger:
+        return Ledger(
+            self._journal,
+            self._outbox,
+            self._progress,
+            self._settings.subjects,
+            self._settings.node,
+            begun=self._begun,
+            fences=dict(self._recovery.fences),
+            submit=self._runner.submit,
+            answer=self._projection.answer,
+            clock=self._broker_time,
+        )
+
+    def _surroundings(self, ledger: Ledger) -> Surroundings:
+        return Surroundings(
+            node=self._settings.node,
+            journal=self._journal,
+            outbox=self._outbox,
+            inventory=self._inventory,
+            ledger=ledger,
+            hypervisors=self._hypervisors,
+            short=self._settings.short,
+            long=self._settings.long,
+            existed=frozenset(self._recovery.domains),
+            undefined=_undefined(self._recovery),
+            begun=self._begun,
+            clock=self._broker_time,
+        )
+
+    def _broker_time(self) -> float:
+        return self._settings.clock() + self._bus.offset_s
+
+    def _res(self, entry: Entry) -> str:
+        return self._settings.subjects.res(self._settings.node, entry.project, entry.id)
+
+    def _store(self, bucket: str) -> KeyValue:
+        return KeyValue(self._bus, self._settings.subjects.bucket(bucket))
+
+    def _incarnation(self) -> str:
+        return token.ulid(int(self._settings.clock() * 1000), self._settings.randomness(10))
+
+
+def _begun(recovery: Recovery) -> dict[str, int]:
+    begun: dict[str, int] = {}
+    for entry in recovery.unfinished:
+        if entry.phase != "received":
+            begun[entry.uuid] = max(begun.get(entry.uuid, 0), entry.sequence)
+    return begun
+
+
+def _undefined(recovery: Recovery) -> set[str]:
+    ended = [entry for entry in recovery.recent if entry.verb == "undefine" and b'"ok":true' in entry.result]
+    return {entry.uuid for entry in ended} - recovery.domains.keys()

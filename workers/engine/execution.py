@@ -1,0 +1,238 @@
+"""One command on its way from the head of its domain's queue to its terminal event.
+
+Three commits: received (in the ledger), begun, ended with all that it caused. A worker killed between two of them goes
+on from there: what had begun is settled by looking, never run again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import anyio
+import msgspec
+import structlog
+
+from orchestrator.protocol.command import Command, DomainRef, Result
+from orchestrator.protocol.error import DeadlineExceeded, Internal, NodeUnavailable, Outcome, Unsupported, WireError
+from orchestrator.protocol.verb import XmlArgs
+from workers.domain.settle import settle
+from workers.drivers.port import Sighting
+from workers.engine.hypervisor import Hypervisor
+from workers.engine.inventory import NOTHING, Fold, Inventory
+from workers.engine.lane import Lane
+from workers.engine.ledger import Ledger, failed
+from workers.engine.order import Order
+from workers.engine.outbox import Draft, Outbox
+from workers.engine.perform import Performed, perform
+from workers.engine.queue import DomainQueue
+from workers.journal.port import Begun, Journal
+
+PATIENCE_S = 1.0
+"""Seconds for which events wait for the call that may have caused them, and a call that returned for its event."""
+
+log = structlog.get_logger()
+
+
+class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
+    """What all executions of a worker share.
+
+    existed: domains known before this start. undefined: those that this worker removed. begun: by UUID, the highest
+    sequence begun. clock: broker time, Unix seconds.
+    """
+
+    node: str
+    journal: Journal
+    outbox: Outbox
+    inventory: Inventory
+    ledger: Ledger
+    hypervisors: list[Hypervisor]
+    short: Lane
+    long: Lane
+    existed: frozenset[str]
+    undefined: set[str]
+    begun: dict[str, int]
+    clock: Callable[[], float]
+
+
+class Execution:
+    """One order of one domain."""
+
+    def __init__(self, around: Surroundings, queue: DomainQueue, order: Order, command: Command) -> None:
+        self._around = around
+        self._queue = queue
+        self._entry = order.entry
+        self._command = command
+        self._started = time.monotonic()
+
+    async def run(self) -> None:
+        """Run it to its terminal event; what goes wrong ends this command and no other. Raises `JournalFull`."""
+        try:
+            hypervisor = await self._home()
+            if self._entry.phase == "begun":
+                await self._settle_doubt(hypervisor)
+            else:
+                await self._begin(hypervisor)
+        except WireError as error:
+            await self._end(Performed(False, None, error), NOTHING)
+
+    async def _home(self) -> Hypervisor:
+        """Return the hypervisor for the command, open and scanned; raise `DeadlineExceeded` if it is not in time."""
+        hypervisor = self._around.inventory.homes.get(self._queue.uuid) or self._choose()
+        if self._entry.phase == "begun":
+            await hypervisor.ready()
+            return hypervisor
+        if not hypervisor.connected:
+            with anyio.move_on_after(max(0.0, self._left())):
+                await hypervisor.ready()
+        if not hypervisor.connected or self._left() <= 0:
+            raise DeadlineExceeded("not begun before its deadline")
+        return hypervisor
+
+    def _choose(self) -> Hypervisor:
+        wanted = self._command.args.hypervisor if isinstance(self._command.args, XmlArgs) else None
+        for hypervisor in self._around.hypervisors:
+            types = hypervisor.ability.types if hypervisor.ability is not None else []
+            if wanted is None or wanted == hypervisor.uri or wanted in types:
+                return hypervisor
+        have = ", ".join(hypervisor.uri for hypervisor in self._around.hypervisors)
+        raise Unsupported(f"args.hypervisor: node {self._around.node} has no {wanted!r}; it has {have}")
+
+    def _left(self) -> float:
+        return self._entry.deadline - self._around.clock()
+
+    async def _begin(self, hypervisor: Hypervisor) -> None:
+        around, entry, uuid = self._around, self._entry, self._queue.uuid
+        verb = self._command.verb
+        if hypervisor.ability is None or verb.name not in hypervisor.ability.verbs:
+            raise Unsupported(f"{hypervisor.uri} cannot {verb.name}")
+        around.begun[uuid] = max(around.begun.get(uuid, 0), entry.sequence)
+        await around.journal.commit(Begun(entry.project, entry.id))
+        gone = uuid in around.undefined
+        lane = around.long if verb.long else around.short
+        call = lane.submit(
+            lambda: perform(hypervisor, self._command, entry.project, uuid, around.inventory.project_of, undefined_here=gone)
+        )
+        if not await self._returned(call, entry.deadline):
+            await self._overrun()
+            await self._returned(call, None)
+            await self._settled(hypervisor, _performed(call))
+            return
+        performed = _performed(call)
+        if performed.error is None and performed.changed and verb.event:
+            await self._event(verb.event)
+            if verb.asks_guest:
+                performed = msgspec.structs.replace(performed, after=await self._queue.look(hypervisor, []))
+                if performed.after is not None and performed.after.active:
+                    await self._overrun()
+                    await self._settled(hypervisor, performed)
+                    return
+        await self._end(performed, self._folded(hypervisor, performed))
+
+    async def _returned(self, call: asyncio.Future[Performed], deadline: float | None) -> bool:
+        """Wait for a call, telling the events that it holds up for long; False: the deadline came first."""
+        while not call.done():
+            left = PATIENCE_S if deadline is None else min(PATIENCE_S, deadline - self._around.clock())
+            if left <= 0:
+                return False
+            await asyncio.wait({call}, timeout=left)
+            if self._queue.restless and not call.done():
+                await self._queue.tell(self._entry)
+        return True
+
+    async def _event(self, detail: str) -> None:
+        """Wait for the event that the verb causes: briefly for one that must come, to the deadline for a guest that may obey."""
+        asks = self._command.verb.asks_guest
+        with anyio.move_on_after(max(0.0, self._left()) if asks else PATIENCE_S):
+            while not self._queue.has(detail):
+                if asks and self._queue.restless:
+                    await self._queue.tell(self._entry)
+                else:
+                    await self._queue.arrival()
+
+    def _folded(self, hypervisor: Hypervisor, performed: Performed) -> Fold:
+        """Return what there is to tell before the terminal event."""
+        if performed.error is not None and performed.after is None:
+            return NOTHING
+        return self._around.inventory.fold(hypervisor, self._queue.uuid, self._queue.take(), performed.after, self._entry)
+
+    async def _end(self, performed: Performed, fold: Fold) -> None:
+        entry, after = self._entry, performed.after
+        duration_ms = round((time.monotonic() - self._started) * 1000, 3)
+        domain = DomainRef(uuid=entry.uuid, name=after.name, state=after.state) if after is not None else DomainRef(uuid=entry.uuid)
+        if performed.error is not None:
+            result = failed(entry, self._around.node, performed.error, duration_ms=duration_ms, domain=domain)
+        else:
+            result = Result(
+                id=entry.id,
+                verb=entry.verb,
+                ok=True,
+                changed=performed.changed,
+                node=self._around.node,
+                project=entry.project,
+                domain=domain,
+                result={},
+                duration_ms=duration_ms,
+            )
+            self._remember(after)
+        incarnation = after.incarnation if after is not None else None
+        ledger = self._around.ledger
+        await ledger.end(entry, result, drafts=fold.drafts, domains=fold.domains, effects=fold.effects, incarnation=incarnation)
+
+    def _remember(self, after: Sighting | None) -> None:
+        if after is not None:
+            self._around.undefined.discard(self._queue.uuid)
+        elif self._entry.verb == "undefine":
+            self._around.undefined.add(self._queue.uuid)
+
+    async def _overrun(self) -> None:
+        """End a command whose time is over while it runs; what became of it is told later."""
+        log.warning("command overran its deadline", id=self._entry.id, verb=self._entry.verb, uuid=self._queue.uuid)
+        error = DeadlineExceeded("begun, but not finished before its deadline; command.settled tells what became of it", outcome="unknown")
+        await self._end(Performed(True, None, error), NOTHING)
+
+    async def _settled(self, hypervisor: Hypervisor, performed: Performed) -> None:
+        """Look, and tell what became of a command that overran."""
+        entry, seen = self._entry, self._queue.take()
+        now = await self._queue.look(hypervisor, seen)
+        outcome = self._outcome(now)
+        if outcome == "unknown":
+            # The state cannot tell (a reboot): the call that returned can.
+            outcome = "applied" if performed.error is None else performed.error.outcome
+        fold = self._around.inventory.fold(hypervisor, self._queue.uuid, seen, now, entry)
+        draft = Draft(
+            name="command.settled",
+            project=entry.project,
+            domain=entry.uuid,
+            data={"id": entry.id, "verb": entry.verb, "outcome": outcome},
+            domainname=now.name if now is not None else None,
+            commandid=entry.id,
+        )
+        await self._around.outbox.tell([*fold.drafts, draft], domains=fold.domains, effects=fold.effects)
+
+    async def _settle_doubt(self, hypervisor: Hypervisor) -> None:
+        """End a command that had begun when the worker died: by looking, never by running it again."""
+        seen = self._queue.take()
+        now = await self._queue.look(hypervisor, seen)
+        outcome = self._outcome(now)
+        fold = self._around.inventory.fold(hypervisor, self._queue.uuid, seen, now, self._entry)
+        error = None
+        if outcome != "applied":
+            found = {"none": "and had no effect", "partial": "and was half done"}.get(outcome, "and nothing tells its effect")
+            error = NodeUnavailable(f"the worker ended while this ran, {found}", outcome=outcome, retryable=outcome == "none")
+        await self._end(Performed(True, now, error), fold)
+
+    def _outcome(self, now: Sighting | None) -> Outcome:
+        if now is not None and now.state == "unknown":
+            return "unknown"
+        return settle(self._command.verb, self._command.args, now, existed=self._queue.uuid in self._around.existed)
+
+
+def _performed(call: asyncio.Future[Performed]) -> Performed:
+    """Return what a call gave; a fault in a driver ends the command that met it, with outcome unknown."""
+    error = call.exception()
+    if error is None:
+        return call.result()
+    log.error("driver fault", exc_info=error)
+    return Performed(True, None, Internal(f"the driver failed: {type(error).__name__}", outcome="unknown"))

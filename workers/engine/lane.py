@@ -1,0 +1,103 @@
+"""Threads for calls that block, and perhaps for ever.
+
+A lane has a bounded number of daemon threads that drain one queue: several calls cost one wake-up, an idle lane costs
+nothing, and a thread that hangs in libvirt keeps neither the loop nor the process. Short calls, long jobs and reads
+each have a lane, so that an abort is never stuck behind what it should abort. Calls cannot be cancelled, only left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+
+class Lane(Protocol):
+    """Runs blocking calls off the loop."""
+
+    @property
+    def active(self) -> int:
+        """Calls submitted and not yet returned."""
+
+    def submit(self, call: Callable[[], T]) -> asyncio.Future[T]:
+        """Run `call` in a thread; the future has its result or exception. Abandoning the future leaves the call running."""
+
+
+class _Job(msgspec.Struct, frozen=True):
+    call: Callable[[], Any]
+    future: asyncio.Future[Any]
+    loop: asyncio.AbstractEventLoop
+
+
+class ThreadLane:
+    """A lane of real threads, started as they are needed."""
+
+    def __init__(self, name: str, limit: int) -> None:
+        self._name = name
+        self._limit = limit
+        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        self._threads = 0
+        self._active = 0
+
+    @property
+    def active(self) -> int:
+        """Calls submitted and not yet returned."""
+        return self._active
+
+    def submit(self, call: Callable[[], T]) -> asyncio.Future[T]:
+        """Run `call` in a thread; more than the lane's limit wait their turn."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._active += 1
+        if self._active > self._threads and self._threads < self._limit:
+            self._threads += 1
+            threading.Thread(target=self._drain, name=f"{self._name}-{self._threads}", daemon=True).start()
+        self._jobs.put(_Job(call, future, loop))
+        return future
+
+    def _drain(self) -> None:
+        while True:
+            job = self._jobs.get()
+            try:
+                result = job.call()
+            except BaseException as error:  # noqa: BLE001 - the root of this thread; the waiter gets whatever it was
+                self._report(job, error, None)
+            else:
+                self._report(job, None, result)
+
+    def _report(self, job: _Job, error: BaseException | None, result: Any) -> None:
+        try:
+            job.loop.call_soon_threadsafe(self._finish, job.future, error, result)
+        except RuntimeError:
+            # The loop is closed: nobody waits any more, and what happened is settled at the next start.
+            return
+
+    def _finish(self, future: asyncio.Future[Any], error: BaseException | None, result: Any) -> None:
+        self._active -= 1
+        if future.cancelled():
+            return
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+
+
+class InlineLane:
+    """A lane that runs calls at once on the loop: for drivers that never block, in simulations and tests."""
+
+    active = 0
+
+    def submit(self, call: Callable[[], T]) -> asyncio.Future[T]:
+        """Run `call` now."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        try:
+            future.set_result(call())
+        except Exception as error:  # noqa: BLE001 - handed to the waiter, as a thread would
+            future.set_exception(error)
+        return future

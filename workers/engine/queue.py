@@ -1,0 +1,87 @@
+"""What waits for one domain, and how it is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+import anyio
+import structlog
+
+from workers.domain.observe import unreadable
+from workers.drivers.port import DriverError, Happening, Sighting
+from workers.engine.hypervisor import Hypervisor
+from workers.engine.inventory import Inventory
+from workers.engine.order import Order
+from workers.engine.outbox import Outbox
+from workers.journal.port import Entry
+
+LOOK_S = 10.0
+"""Seconds that a look at a domain may take before its state is told as `unknown`."""
+
+log = structlog.get_logger()
+
+
+class DomainQueue:
+    """One domain's events and orders; owned by one task, filled by others on the loop."""
+
+    def __init__(self, uuid: str, inventory: Inventory, outbox: Outbox) -> None:
+        self.uuid = uuid
+        self.orders: deque[Order] = deque()
+        self.inspect = False
+        self._inventory = inventory
+        self._outbox = outbox
+        self._events: deque[tuple[Hypervisor, Happening]] = deque()
+        self._arrived = anyio.Event()
+
+    def push(self, hypervisor: Hypervisor, happening: Happening) -> None:
+        """Add an event."""
+        self._events.append((hypervisor, happening))
+        self._arrived.set()
+
+    @property
+    def restless(self) -> bool:
+        """Whether there is something to tell."""
+        return bool(self._events) or self.inspect
+
+    def has(self, detail: str) -> bool:
+        """Tell whether a lifecycle event with this detail waits."""
+        return any(happening.event == "lifecycle" and happening.detail == detail for _, happening in self._events)
+
+    async def arrival(self) -> None:
+        """Wait until a further event comes."""
+        self._arrived = anyio.Event()
+        await self._arrived.wait()
+
+    def take(self) -> list[Happening]:
+        """Take out all events that wait."""
+        seen = [happening for _, happening in self._events]
+        self._events.clear()
+        return seen
+
+    async def tell(self, cause: Entry | None = None) -> None:
+        """Tell the events that wait, with the state that a look gives; without events, what a look shows to differ."""
+        self.inspect = False
+        hypervisor = self._events[0][0] if self._events else self._inventory.homes.get(self.uuid)
+        seen = self.take()
+        if hypervisor is None:
+            return
+        now = await self.look(hypervisor, seen)
+        fold = self._inventory.fold(hypervisor, self.uuid, seen, now, cause)
+        if fold.drafts:
+            await self._outbox.tell(fold.drafts, domains=fold.domains, effects=fold.effects)
+
+    async def look(self, hypervisor: Hypervisor, seen: list[Happening]) -> Sighting | None:
+        """Return the domain now, None where it is provably gone; what cannot be read in time is `unknown`."""
+        call = hypervisor.reads.submit(lambda: hypervisor.sight(self.uuid))
+        await asyncio.wait({call}, timeout=LOOK_S)
+        reason = f"no answer within {LOOK_S:g} s"
+        if call.done():
+            try:
+                return call.result()
+            except DriverError as error:
+                reason = str(error)
+        log.warning("domain cannot be read", uuid=self.uuid, reason=reason)
+        known = self._inventory.known.get(self.uuid)
+        nameless = Happening(uuid=self.uuid, name=known.name if known else "", event="", detail="", data={})
+        return unreadable(known, seen[-1] if seen else nameless)

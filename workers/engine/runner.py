@@ -1,0 +1,85 @@
+"""One task a domain: its events and its commands, one at a time, in order.
+
+Different domains run in parallel. A domain's events go before its queued commands; those that arrive while a command
+runs are told with it as their cause, before its terminal event. The task ends when nothing waits.
+"""
+
+from __future__ import annotations
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+
+from workers.drivers.port import Happening
+from workers.engine.execution import Execution, Surroundings
+from workers.engine.hypervisor import Hypervisor
+from workers.engine.inventory import Inventory
+from workers.engine.order import Order
+from workers.engine.outbox import Outbox
+from workers.engine.queue import DomainQueue
+
+
+class Runner:
+    """Runs the domains of one node."""
+
+    def __init__(self, inventory: Inventory, outbox: Outbox) -> None:
+        self.around: Surroundings | None = None
+        self._inventory = inventory
+        self._outbox = outbox
+        self._queues: dict[str, DomainQueue] = {}
+        self._tasks: TaskGroup | None = None
+        self._closing = False
+        self._executing = 0
+        self._rest = anyio.Event()
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Run for ever. Raises `JournalFull`."""
+        async with anyio.create_task_group() as self._tasks:
+            task_status.started()
+            await anyio.sleep_forever()
+
+    def submit(self, order: Order) -> None:
+        """Queue an order behind those of its domain."""
+        self._queue(order.entry.uuid).orders.append(order)
+
+    def happened(self, hypervisor: Hypervisor, happening: Happening) -> None:
+        """Queue an event of a domain."""
+        self._queue(happening.uuid).push(hypervisor, happening)
+
+    def inspect(self, uuid: str) -> None:
+        """Have a domain looked at in its turn, and told what differs."""
+        self._queue(uuid).inspect = True
+
+    async def quiesce(self) -> None:
+        """Begin no further command; return once those that run have ended."""
+        self._closing = True
+        while self._executing:
+            self._rest = anyio.Event()
+            await self._rest.wait()
+
+    def _queue(self, uuid: str) -> DomainQueue:
+        queue = self._queues.get(uuid)
+        if queue is None:
+            assert self._tasks is not None  # noqa: S101 - orders and events flow only while it runs
+            queue = self._queues[uuid] = DomainQueue(uuid, self._inventory, self._outbox)
+            self._tasks.start_soon(self._drain, queue)
+        return queue
+
+    async def _drain(self, queue: DomainQueue) -> None:
+        try:
+            while queue.restless or (queue.orders and not self._closing):
+                if queue.restless:
+                    await queue.tell()
+                else:
+                    await self._execute(queue, queue.orders.popleft())
+        finally:
+            del self._queues[queue.uuid]
+
+    async def _execute(self, queue: DomainQueue, order: Order) -> None:
+        assert self.around is not None  # noqa: S101 - set before anything is submitted
+        assert order.command is not None  # noqa: S101 - what has no command was ended by the ledger
+        self._executing += 1
+        try:
+            await Execution(self.around, queue, order, order.command).run()
+        finally:
+            self._executing -= 1
+            self._rest.set()
