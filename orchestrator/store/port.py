@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Protocol
 
 import msgspec
@@ -34,7 +34,7 @@ class Store(Protocol):
     async def remove(self, key: str, revision: int | None = None, *, marker_s: int = 0) -> None:
         """Purge the key and leave a marker (for `marker_s` seconds if > 0). With `revision`: only if it is still the last, else `Stale`."""
 
-    def watch(self, keys: str = ">") -> AsyncIterator[list[Entry] | None]:
+    def watch(self, keys: str = ">") -> AsyncGenerator[list[Entry] | None]:
         """Yield what is there (in any portions), then None once, then changes as they come, for ever.
 
         Reconnects by itself and goes on where it was; after a broken session it yields the whole content again and
