@@ -58,18 +58,15 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
 
 
-def decode_command(verb: Verb, raw: bytes, headers: Mapping[str, str], *, routed: bool = False) -> Command:
-    """Validate a command's body against its verb; raise `Invalid` and name the field where it does not fit.
-
-    `routed`: it comes from a coordinator, so its id may be one that virtbus gave.
-    """
+def decode_command(verb: Verb, raw: bytes, headers: Mapping[str, str]) -> Command:
+    """Validate a command's body against its verb; raise `Invalid` and name the field where it does not fit."""
     if len(raw) > codec.MAX_COMMAND:
         raise Invalid(f"body has {len(raw)} bytes; a command may have {codec.MAX_COMMAND}")
     body = codec.decode(raw, Body) if raw.strip() else Body()
     args = codec.convert(body.args, verb.args, field="args")
     return Command(
         verb=verb,
-        id=given_id(body.id, headers, routed=routed),
+        id=given_id(body.id, headers),
         args=args,
         timeout_s=body.timeout_s or verb.timeout_s,
         condition=body.condition,
@@ -83,7 +80,7 @@ def decode_command(verb: Verb, raw: bytes, headers: Mapping[str, str], *, routed
     )
 
 
-def given_id(in_body: str | None, headers: Mapping[str, str], *, routed: bool = False) -> str | None:
+def given_id(in_body: str | None, headers: Mapping[str, str]) -> str | None:
     """Return the id that body or `Virt-Id` header gives, if any; raise `Invalid` if they differ or it is malformed.
 
     What a router passed on, told by its `Virt-Deadline`, may bear an id that the router gave it.
@@ -92,17 +89,15 @@ def given_id(in_body: str | None, headers: Mapping[str, str], *, routed: bool = 
     if in_body is not None and in_header is not None and in_body != in_header:
         raise Invalid(f"id: the body says {in_body!r} and the header {HEADER_ID} {in_header!r}; give one, or the same")
     given = in_body if in_body is not None else in_header
-    if given is not None and routed and token.is_own_id(given):
-        return given
     return None if given is None else token.command_id(given, own=in_body is None and HEADER_DEADLINE in headers)
 
 
-def id_of(raw: bytes, headers: Mapping[str, str], *, routed: bool = False) -> str | None:
+def id_of(raw: bytes, headers: Mapping[str, str]) -> str | None:
     """Return the id of a command that failed validation, if one can be read and is well-formed; never raises."""
     try:
         body = msgspec.json.decode(raw) if raw.strip() else {}
         found = body.get("id") if isinstance(body, dict) else None
-        return given_id(found if isinstance(found, str) else None, headers, routed=routed)
+        return given_id(found if isinstance(found, str) else None, headers)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Invalid):
         return None
 

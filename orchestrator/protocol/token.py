@@ -69,11 +69,6 @@ def command_id(value: str, *, own: bool = False) -> str:
     return value
 
 
-def is_own_id(value: str) -> bool:
-    """Tell whether `value` is an id that virtbus gave: `m-…`."""
-    return value.startswith("m-") and _ID.match(value) is not None
-
-
 def derived_uuid(project: str, command_id: str) -> str:
     """Return the UUID of a domain created without one: UUIDv5 of `<project>/<id>`, so a repeat is the same domain."""
     return str(_uuid.uuid5(_NAMESPACE, f"{project}/{command_id}"))

@@ -28,19 +28,19 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_order(message: Message, subjects: Subjects) -> Order:
     """Read a message of the `run` log or its push; never raises, what is wrong stands in `refused`."""
-    routed, from_router = Routed("", NONE, NONE, ""), HEADER_DEADLINE in message.headers
+    routed = Routed("", NONE, NONE, "")
     try:
         routed = subjects.parse_routed(message.subject)
         verb = find(routed.verb, "verb")
         project, uuid = token.project(routed.project), token.uuid(routed.domain)
-        command = _with_complete_xml(decode_command(verb, message.body, message.headers, routed=from_router), uuid)
+        command = _with_complete_xml(decode_command(verb, message.body, message.headers), uuid)
         entry = _entry(message, subjects, routed.verb, project, uuid, command.id, command.digest)
         timed = {"deadline": _deadline(message, command.timeout_s), "fence": _fence(message)}
         return Order(entry=msgspec.structs.replace(entry, **timed), command=command)
     except Invalid as error:
         project = routed.project if token.is_word(routed.project) else NONE
         uuid = routed.domain.lower() if token.is_uuid(routed.domain) else NONE
-        identity = id_of(message.body, message.headers, routed=from_router) if project != NONE else None
+        identity = id_of(message.body, message.headers) if project != NONE else None
         fingerprint = token.digest(message.subject.encode(), message.body)
         return Order(entry=_entry(message, subjects, routed.verb, project, uuid, identity, fingerprint), command=None, refused=error)
 
