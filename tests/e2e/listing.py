@@ -1,0 +1,24 @@
+"""Print a hypervisor's domains and their states as JSON, asked of libvirt directly: `python -m tests.e2e.listing URI`."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import libvirt
+
+from workers.drivers.libvirt.eventloop import loop
+
+STATES = {1: "running", 2: "blocked", 3: "paused", 4: "shutdown", 5: "shutoff", 6: "crashed", 7: "pmsuspended"}
+
+
+def main() -> None:
+    """Open the URI given, list, print."""
+    loop.ensure()
+    connection = libvirt.open(sys.argv[1])
+    print(json.dumps({domain.name(): STATES[domain.state()[0]] for domain in connection.listAllDomains()}))
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""`virtbus up` and the commands, as a person uses them: real processes, a real broker, libvirt's test driver."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+VIRTBUS = [sys.executable, "-m", "orchestrator.cli"]
+XML = """<domain type='test'><name>{name}</name><memory unit='MiB'>64</memory><os><type>hvm</type></os></domain>"""
+READY_S = 60.0
+GONE_S = 2.0
+
+
+class Up:
+    """A running `virtbus up`."""
+
+    def __init__(self, process: subprocess.Popen[str], home: Path) -> None:
+        self.process = process
+        self.home = home
+        self.lines: list[str] = []
+
+    @property
+    def server(self) -> str:
+        """Where its broker listens, as it said."""
+        return next(found[0] for line in self.lines if (found := re.search(r"nats://\S+", line)))
+
+    def await_line(self, text: str, within_s: float = READY_S) -> None:
+        """Read what it says until a line with `text`."""
+        end = time.monotonic() + within_s
+        assert self.process.stdout is not None
+        while not any(text in line for line in self.lines):
+            assert select.select([self.process.stdout], [], [], max(0.0, end - time.monotonic()))[0], f"no {text!r} in {self.lines}"
+            line = self.process.stdout.readline()
+            assert line, f"it ended without {text!r}: {self.lines} {self.logs()}"
+            self.lines.append(line)
+
+    def pids(self) -> list[int]:
+        """Return the processes that it noted."""
+        return [int(path.read_text()) for path in sorted(self.home.rglob("*.pid")) if "jetstream" not in path.parts]
+
+    def logs(self) -> str:
+        """Return what all its processes logged."""
+        return "\n".join(path.read_text(errors="replace") for path in self.home.rglob("*.log*"))
+
+    def run(self, *arguments: str) -> Any:
+        """Run a command with --json and return its document; it must succeed."""
+        ended = subprocess.run(
+            [*VIRTBUS, "--server", self.server, "--json", *arguments], capture_output=True, text=True, timeout=30, check=False
+        )
+        assert ended.returncode == 0, (arguments, ended.stdout, ended.stderr, self.logs())
+        return json.loads(ended.stdout)
+
+
+@contextmanager
+def up(home: Path, *options: str) -> Iterator[Up]:
+    """Run `virtbus up`; whatever the test left of it is killed."""
+    command = [*VIRTBUS, "up", "--port", "0", "--data-dir", str(home), *options]
+    # as from a terminal: a process group that a Ctrl-C reaches as a whole; unbuffered reading, so that select tells the truth
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1, process_group=0) as process:
+        try:
+            yield Up(process, home)
+        finally:
+            process.kill()
+
+
+def gone_in_time(pids: list[int], act: Any, within_s: float) -> list[int]:
+    """Do `act`; return which of `pids` have not ended `within_s` seconds later."""
+    processes = {os.pidfd_open(pid): pid for pid in pids}
+    end = time.monotonic() + within_s
+    act()
+    left = dict(processes)
+    while left and time.monotonic() < end:
+        for ended in select.select(list(left), [], [], max(0.0, end - time.monotonic()))[0]:
+            del left[ended]
+    for process in processes:
+        os.close(process)
+    return list(left.values())
+
+
+def test_a_domain_lives_through_the_command_line(tmp_path: Path) -> None:
+    """Two nodes, one domain from creation to its end, and its events beside it."""
+    (tmp_path / "web1.xml").write_text(XML.format(name="web1"))
+    with up(tmp_path / "d", "--nodes", "2") as system:
+        system.await_line("ready;")
+        assert [node["node"] for node in system.run("nodes")] == ["n1", "n2"]
+        made = system.run("create-xml", "web1", "--file", str(tmp_path / "web1.xml"), "--node", "n2")
+        assert (made["node"], made["changed"], made["domain"]["state"]) == ("n2", True, "running")
+        assert system.run("start", "web1")["changed"] is False
+        assert system.run("suspend", "web1")["domain"]["state"] == "paused"
+        assert system.run("resume", "web1")["domain"]["state"] == "running"
+        assert system.run("destroy", "web1")["domain"]["state"] == "shutoff"
+        assert [(domain["name"], domain["state"], domain["node"]) for domain in system.run("domains")] == [("web1", "shutoff", "n2")]
+        assert "<name>web1</name>" in system.run("xml", "web1")["xml"]
+        assert system.run("undefine", "web1")["ok"] is True
+        assert system.run("domains") == []
+        told = followed(system.server, "lifecycle.undefined")
+    names = [event["type"].removeprefix("virt.v1.lifecycle.") for event in told]
+    steps = iter(names)
+    assert all(step in steps for step in ("defined", "started", "suspended", "resumed", "stopped", "undefined")), names
+
+
+def followed(server: str, last: str) -> list[dict[str, Any]]:
+    """Return the lifecycle events of the last minutes up to the first called `last`, by `virtbus events`."""
+    command = [*VIRTBUS, "--server", server, "events", "--json", "--since", "10m", "--kind", "lifecycle"]
+    told: list[dict[str, Any]] = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as events:
+        assert events.stdout is not None
+        for line in events.stdout:
+            told.append(json.loads(line))
+            if told[-1]["type"].endswith(last):
+                break
+        events.send_signal(signal.SIGINT)
+        _, complaint = events.communicate(timeout=10)
+    assert "Traceback" not in complaint
+    return told
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_everything_within_two_seconds(how: signal.Signals, tmp_path: Path) -> None:
+    """All processes are gone, no pid file is left, and no log has a traceback."""
+    with up(tmp_path, "--nodes", "2") as system:
+        system.await_line("ready;")
+        pids = [system.process.pid, *system.pids()]
+        assert len(pids) == 5
+        assert gone_in_time(pids, lambda: os.killpg(system.process.pid, how), GONE_S) == []
+        assert system.process.wait(5) == 0
+    assert system.pids() == []
+    assert "Traceback" not in system.logs()
+
+
+def test_a_signal_while_it_starts_ends_everything_too(tmp_path: Path) -> None:
+    """The broker runs, the coordinator is not there yet."""
+    with up(tmp_path, "--nodes", "1") as system:
+        system.await_line("broker ready")
+        pids = [system.process.pid, *system.pids()]
+        assert gone_in_time(pids, lambda: os.killpg(system.process.pid, signal.SIGINT), GONE_S) == []
+        assert system.process.wait(5) == 0
+    assert "Traceback" not in system.logs()
+
+
+def test_nothing_outlives_an_up_that_was_killed(tmp_path: Path) -> None:
+    """The kernel ends broker, coordinator and worker with it; the next `up` finds the directory free."""
+    with up(tmp_path) as system:
+        system.await_line("ready;")
+        assert gone_in_time(system.pids(), system.process.kill, GONE_S) == []
+    with up(tmp_path) as again:
+        again.await_line("ready;")
+
+
+def test_what_is_killed_comes_back(tmp_path: Path) -> None:
+    """A worker, the coordinator and the broker each; then commands go on."""
+    with up(tmp_path) as system:
+        system.await_line("ready;")
+        for part in ("n1/worker", "coordinator", "broker"):
+            name = "worker n1" if part == "n1/worker" else part
+            os.kill(int((tmp_path / f"{part}.pid").read_text()), signal.SIGKILL)
+            system.await_line(f"{name} ended")
+            system.lines = [system.lines[0]]
+            system.await_line(f"{name} ready")
+        assert system.run("nodes")[0]["node"] == "n1"
+
+
+def test_a_second_up_on_the_same_directory_is_refused(tmp_path: Path) -> None:
+    """One sentence that names who has it, exit code 1, and the first goes on."""
+    with up(tmp_path) as system:
+        system.await_line("ready;")
+        second = subprocess.run(
+            [*VIRTBUS, "up", "--port", "0", "--data-dir", str(tmp_path)], capture_output=True, text=True, timeout=30, check=False
+        )
+        assert (second.returncode, second.stdout) == (1, "")
+        assert second.stderr == (
+            f"{tmp_path} is in use by another 'virtbus up' (pid {system.process.pid}); stop that, or choose another --data-dir\n"
+        )
+        assert system.run("nodes")[0]["node"] == "n1"
+
+
+def test_a_worker_that_cannot_serve_ends_up_with_one_sentence(tmp_path: Path) -> None:
+    """What the worker said is what `up` says."""
+    with up(tmp_path, "--hypervisor", "test:///default") as system:
+        system.await_line("ready;")
+        port = system.server.rpartition(":")[2]
+        second = subprocess.run(
+            [*VIRTBUS, "up", "--port", port, "--data-dir", str(tmp_path / "other")], capture_output=True, text=True, timeout=30, check=False
+        )
+    assert second.returncode == 2
+    assert "address already in use" in second.stderr
+    assert second.stderr.count("\n") == 1

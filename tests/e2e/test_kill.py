@@ -1,0 +1,155 @@
+"""Kill -9 of worker, coordinator and broker in the middle of many commands and their events: nothing lost, nothing twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import anyio
+import pytest
+
+from orchestrator.bus.nats import NatsBus
+from orchestrator.protocol import token
+from tests.e2e import audit
+from tests.e2e.fleet import PROJECT_ROOT, SUBJECTS, Fleet, everything, publish
+from tests.hypervisors import needs_qemu, private_libvirtd, short_directory
+
+pytestmark = [pytest.mark.anyio, pytest.mark.hypervisor]
+
+COMMANDS = int(os.environ.get("KILL_COMMANDS", "240"))
+DOMAINS = 8
+SEED = int(os.environ.get("KILL_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
+
+QEMU = """<domain type="qemu"><name>{name}</name><memory unit="MiB">32</memory>
+<os><type arch="x86_64" machine="pc">hvm</type></os><devices><emulator>/usr/bin/qemu-system-x86_64</emulator></devices></domain>"""
+TEST = '<domain type="test"><name>{name}</name><memory>8192</memory><os><type>hvm</type></os></domain>'
+
+
+class Hypervisors:
+    """The two nodes' URIs, the XML that they take, and how an outsider lists their domains."""
+
+    def __init__(self, uris: dict[str, str], xml: str) -> None:
+        self.uris = uris
+        self.xml = xml
+
+    def states(self, node: str) -> dict[str, str]:
+        """Return the domains of a node whose worker is down, by name, as another process sees them."""
+        command = [sys.executable, "-m", "tests.e2e.listing", self.uris[node]]
+        environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT)}
+        listed = subprocess.run(command, check=True, capture_output=True, env=environment, timeout=60)
+        found: dict[str, str] = json.loads(listed.stdout)
+        return found
+
+
+@pytest.fixture(params=["embed", "libvirtd-test"])
+def hypervisors(request: pytest.FixtureRequest) -> Iterator[Hypervisors]:
+    """Real hypervisors that outlive a worker: embedded QEMU, and the test driver behind a libvirtd of its own."""
+    with ExitStack() as stack:
+        if request.param == "embed":
+            needs_qemu()
+            roots = {node: stack.enter_context(short_directory()) for node in ("n1", "n2")}
+            yield Hypervisors({node: f"qemu:///embed?root={root}" for node, root in roots.items()}, QEMU)
+        else:
+            daemons = {node: stack.enter_context(private_libvirtd()) for node in ("n1", "n2")}
+            held = [daemon.hold("test") for daemon in daemons.values()]
+            yield Hypervisors({node: daemon.uri("test") for node, daemon in daemons.items()}, TEST)
+            for connection in held:
+                connection.close()
+
+
+@pytest.fixture
+async def fleet(hypervisors: Hypervisors, tmp_path: Path) -> AsyncIterator[Fleet]:
+    """Everything as real processes, under the credentials of production."""
+    fleet = Fleet(tmp_path, hypervisors.uris)
+    await fleet.start()
+    try:
+        yield fleet
+    finally:
+        await fleet.stop()
+
+
+def script(chance: random.Random, xml: str) -> dict[str, list[tuple[str, str, bytes]]]:
+    """Return each domain's commands: (id, verb, body). Creation first, then a mix with repeats of some ids."""
+    sent: dict[str, list[tuple[str, str, bytes]]] = {}
+    for number in range(DOMAINS):
+        name = f"vm{number}"
+        args = {"xml": xml.format(name=name), "node": f"n{number % 2 + 1}"}
+        made = [(f"{name}-0", "create-xml", json.dumps({"id": f"{name}-0", "args": args}).encode())]
+        for step in range(1, COMMANDS // DOMAINS):
+            verb = chance.choice(["suspend", "resume", "suspend", "resume", "set-autostart", "destroy", "start"])
+            arguments = {"enabled": chance.random() < 0.5} if verb == "set-autostart" else {}
+            identity = f"{name}-{step}"
+            made.append((identity, verb, json.dumps({"id": identity, "args": arguments, "timeout_s": 600}).encode()))
+        sent[name] = made
+    return sent
+
+
+async def send(bus: NatsBus, sent: dict[str, list[tuple[str, str, bytes]]], chance: random.Random, pace: anyio.Event) -> None:
+    """Publish all commands, domains mixed, each domain's in order; some twice."""
+    left = {name: list(commands) for name, commands in sent.items()}
+    while left:
+        name = chance.choice(sorted(left))
+        _, verb, body = left[name].pop(0)
+        for _ in range(2 if chance.random() < 0.05 else 1):
+            await publish(bus, SUBJECTS.cmd("default", name, verb), body)
+        if not left[name]:
+            del left[name]
+    pace.set()
+
+
+async def all_ended(bus: NatsBus, ids: set[str], within_s: float) -> None:
+    """Wait until each command has a terminal event in the log."""
+    missing = set(ids)
+    with anyio.move_on_after(within_s):
+        while missing:
+            events = audit.parsed(await everything(bus, SUBJECTS.log_evt, "virt.v1.evt.*.*.*.command.*"))
+            missing = ids - audit.ends(events).keys()
+            if missing:
+                await anyio.sleep(0.5)
+    assert set() == missing, f"no end for {sorted(missing)[:10]} (seed {SEED})"
+
+
+@pytest.mark.timeout(900)
+async def test_kill_9_of_any_part_loses_nothing_and_doubles_nothing(fleet: Fleet, hypervisors: Hypervisors) -> None:
+    """Workers, coordinator and broker are killed while commands run; then the logs, libvirt and the call counts are compared."""
+    chance = random.Random(SEED)
+    sent = script(chance, hypervisors.xml)
+    ids = {identity for commands in sent.values() for identity, _, _ in commands}
+    async with fleet.client() as bus:
+        async with anyio.create_task_group() as tasks:
+            done = anyio.Event()
+            tasks.start_soon(send, bus, sent, random.Random(SEED), done)
+            for part in chance.sample(["n1", "n2", "coordinator", "broker"] * 2, 8):
+                await anyio.sleep(chance.uniform(0.1, 1.0))  # at any moment: that is the point
+                await fleet.kill_and_restart(part)
+        await all_ended(bus, ids, 300)
+        events = audit.parsed(await everything(bus, SUBJECTS.log_evt, SUBJECTS.events))
+        kept = await everything(bus, "KV_virt_domains", "$KV.virt_domains.>")
+    audit.check_one_end_each(events, ids)
+    for node in hypervisors.uris:
+        audit.check_sequences(events, node)
+    audit.check_order(events, {name: [identity for identity, _, _ in commands] for name, commands in sent.items()})
+    audit.check_effects(events, fleet.calls())
+    await fleet.stop_workers()
+    for node in hypervisors.uris:
+        told = {
+            state["name"]: state["state"]
+            for state in (json.loads(message.body) for message in kept if message.body)
+            if state["node"] == node
+        }
+        assert hypervisors.states(node) == told
+    assert "Traceback" not in fleet.logs()
+    print(f"\nseed {SEED}: {len(ids)} commands, {len(events)} events, not succeeded: {dict(audit.failures(events))}")
+
+
+def test_ids_of_the_script_are_tokens() -> None:
+    """So that a failing audit speaks of the system and not of the script."""
+    for commands in script(random.Random(1), TEST).values():
+        for identity, _, _ in commands:
+            assert token.command_id(identity) == identity
