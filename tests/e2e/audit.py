@@ -36,7 +36,7 @@ def check_one_end_each(events: Sequence[Told], ids: Iterable[str]) -> None:
 
 
 def check_sequences(events: Sequence[Told], node: str) -> None:
-    """The node's sequences have no hole in any epoch, and each event names the one before it on its domain."""
+    """Check that the node's sequences have no hole in any epoch, and each event names the one before it on its domain."""
     epochs: dict[str, int] = {}
     previous: dict[tuple[str, str, str], str] = {}
     for event in (event for event in events if event["node"] == node):
@@ -51,7 +51,7 @@ def check_sequences(events: Sequence[Told], node: str) -> None:
 
 
 def check_order(events: Sequence[Told], sent: Mapping[str, Sequence[str]]) -> None:
-    """The commands of each domain ended in the order in which they were sent."""
+    """Check that the commands of each domain ended in the order in which they were sent."""
     ended = [identity for event in events for identity in [event["data"].get("id")] if event["type"].split(".", 2)[2] in TERMINAL]
     place = {identity: at for at, identity in enumerate(ended)}
     for domain, ids in sent.items():

@@ -1,4 +1,4 @@
-"""Print a hypervisor's domains and their states as JSON, asked of libvirt directly: `python -m tests.e2e.listing URI`."""
+"""A hypervisor's domains and their states as JSON, asked of libvirt directly: `python -m tests.e2e.listing URI list|destroy`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,16 @@ STATES = {1: "running", 2: "blocked", 3: "paused", 4: "shutdown", 5: "shutoff", 
 
 
 def main() -> None:
-    """Open the URI given, list, print."""
+    """Open the URI given, print what is there, and destroy it if asked to."""
     loop.ensure()
     connection = libvirt.open(sys.argv[1])
-    print(json.dumps({domain.name(): STATES[domain.state()[0]] for domain in connection.listAllDomains()}))
-    sys.stdout.flush()
+    domains = connection.listAllDomains()
+    print(json.dumps({domain.name(): STATES[domain.state()[0]] for domain in domains}))
+    if sys.argv[2] == "destroy":
+        for domain in domains:
+            if domain.isActive():
+                domain.destroy()
+    connection.close()
 
 
 if __name__ == "__main__":

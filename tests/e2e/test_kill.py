@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,9 +19,14 @@ from orchestrator.bus.nats import NatsBus
 from orchestrator.protocol import token
 from tests.e2e import audit
 from tests.e2e.fleet import PROJECT_ROOT, SUBJECTS, Fleet, everything, publish
-from tests.hypervisors import needs_qemu, private_libvirtd, short_directory
+from tests.hypervisors import private_libvirtd, unavailable
 
-pytestmark = [pytest.mark.anyio, pytest.mark.hypervisor]
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.hypervisor,
+    pytest.mark.slow,
+    pytest.mark.skipif(unavailable() is not None, reason=f"real hypervisors: {unavailable()}"),
+]
 
 COMMANDS = int(os.environ.get("KILL_COMMANDS", "240"))
 DOMAINS = 8
@@ -38,9 +44,9 @@ class Hypervisors:
         self.uris = uris
         self.xml = xml
 
-    def states(self, node: str) -> dict[str, str]:
-        """Return the domains of a node whose worker is down, by name, as another process sees them."""
-        command = [sys.executable, "-m", "tests.e2e.listing", self.uris[node]]
+    def ask(self, node: str, what: str) -> dict[str, str]:
+        """`list` or `destroy` the domains of a node whose worker is down; return their states before, by name."""
+        command = [sys.executable, "-m", "tests.e2e.listing", self.uris[node], what]
         environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT)}
         listed = subprocess.run(command, check=True, capture_output=True, env=environment, timeout=60)
         found: dict[str, str] = json.loads(listed.stdout)
@@ -52,15 +58,16 @@ def hypervisors(request: pytest.FixtureRequest) -> Iterator[Hypervisors]:
     """Real hypervisors that outlive a worker: embedded QEMU, and the test driver behind a libvirtd of its own."""
     with ExitStack() as stack:
         if request.param == "embed":
-            needs_qemu()
-            roots = {node: stack.enter_context(short_directory()) for node in ("n1", "n2")}
-            yield Hypervisors({node: f"qemu:///embed?root={root}" for node, root in roots.items()}, QEMU)
+            roots = {node: stack.enter_context(tempfile.TemporaryDirectory(prefix="vb")) for node in ("n1", "n2")}
+            made = Hypervisors({node: f"qemu:///embed?root={root}" for node, root in roots.items()}, QEMU)
+            yield made
+            for node in roots:
+                made.ask(node, "destroy")
         else:
             daemons = {node: stack.enter_context(private_libvirtd()) for node in ("n1", "n2")}
-            held = [daemon.hold("test") for daemon in daemons.values()]
+            for daemon in daemons.values():
+                stack.enter_context(daemon.held("test"))
             yield Hypervisors({node: daemon.uri("test") for node, daemon in daemons.items()}, TEST)
-            for connection in held:
-                connection.close()
 
 
 @pytest.fixture
@@ -143,7 +150,7 @@ async def test_kill_9_of_any_part_loses_nothing_and_doubles_nothing(fleet: Fleet
             for state in (json.loads(message.body) for message in kept if message.body)
             if state["node"] == node
         }
-        assert hypervisors.states(node) == told
+        assert hypervisors.ask(node, "list") == told
     assert "Traceback" not in fleet.logs()
     print(f"\nseed {SEED}: {len(ids)} commands, {len(events)} events, not succeeded: {dict(audit.failures(events))}")
 
