@@ -117,9 +117,14 @@ async def publish(bus: NatsBus, subject: str, body: bytes) -> None:
 
 
 async def everything(bus: NatsBus, log: str, subjects: str) -> list[Message]:
-    """Return all messages of a log under `subjects`, in order."""
-    reader = await bus.reader(log, f"audit-{secrets.token_hex(4)}", subjects, Start())
-    found: list[Message] = []
-    while len(found) < reader.pending:
-        found += await reader.take(500)
-    return found
+    """Return all messages of a log under `subjects`, in order; begun anew when the broker goes away meanwhile."""
+    while True:
+        await bus.link.up()
+        found: list[Message] = []
+        try:
+            reader = await bus.reader(log, f"audit-{secrets.token_hex(4)}", subjects, Start())
+            while len(found) < reader.pending:
+                found += await reader.take(500)
+        except (Uncertain, Unavailable):
+            continue
+        return found

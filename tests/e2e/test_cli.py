@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,21 +33,29 @@ class Up:
         self.process = process
         self.home = home
         self.lines: list[str] = []
+        self._said: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
     @property
     def server(self) -> str:
         """Where its broker listens, as it said."""
         return next(found[0] for line in self.lines if (found := re.search(r"nats://\S+", line)))
 
-    def await_line(self, text: str, within_s: float = READY_S) -> None:
+    def await_line(self, text: str) -> None:
         """Read what it says until a line with `text`."""
-        end = time.monotonic() + within_s
-        assert self.process.stdout is not None
         while not any(text in line for line in self.lines):
-            assert select.select([self.process.stdout], [], [], max(0.0, end - time.monotonic()))[0], f"no {text!r} in {self.lines}"
-            line = self.process.stdout.readline()
-            assert line, f"it ended without {text!r}: {self.lines} {self.logs()}"
+            try:
+                line = self._said.get(timeout=READY_S)
+            except queue.Empty:
+                pytest.fail(f"no {text!r} in {self.lines}\n{self.logs()}")
+            assert line is not None, f"it ended without {text!r}: {self.lines}\n{self.logs()}"
             self.lines.append(line)
+
+    def read(self) -> None:
+        """Take in what it says; runs in a thread of its own."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._said.put(line)
+        self._said.put(None)
 
     def pids(self) -> list[int]:
         """Return the processes that it noted."""
@@ -67,12 +78,16 @@ class Up:
 def up(home: Path, *options: str) -> Iterator[Up]:
     """Run `virtbus up`; whatever the test left of it is killed."""
     command = [*VIRTBUS, "up", "--port", "0", "--data-dir", str(home), *options]
-    # as from a terminal: a process group that a Ctrl-C reaches as a whole; unbuffered reading, so that select tells the truth
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1, process_group=0) as process:
+    # as from a terminal: a process group that a Ctrl-C reaches as a whole
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0) as process:
+        system = Up(process, home)
+        reading = threading.Thread(target=system.read)
+        reading.start()
         try:
-            yield Up(process, home)
+            yield system
         finally:
             process.kill()
+            reading.join()
 
 
 def gone_in_time(pids: list[int], act: Any, within_s: float) -> list[int]:
@@ -186,14 +201,26 @@ def test_a_second_up_on_the_same_directory_is_refused(tmp_path: Path) -> None:
         assert system.run("nodes")[0]["node"] == "n1"
 
 
-def test_a_worker_that_cannot_serve_ends_up_with_one_sentence(tmp_path: Path) -> None:
-    """What the worker said is what `up` says."""
-    with up(tmp_path, "--hypervisor", "test:///default") as system:
-        system.await_line("ready;")
-        port = system.server.rpartition(":")[2]
-        second = subprocess.run(
-            [*VIRTBUS, "up", "--port", port, "--data-dir", str(tmp_path / "other")], capture_output=True, text=True, timeout=30, check=False
-        )
-    assert second.returncode == 2
-    assert "address already in use" in second.stderr
-    assert second.stderr.count("\n") == 1
+def test_a_part_that_cannot_start_ends_everything_with_its_own_sentence(tmp_path: Path) -> None:
+    """Exit code 2, one line on stderr, and nothing left running."""
+    (tmp_path / "n1" / "journal.db").mkdir(parents=True)
+    ended = refused(tmp_path, "--port", "0")
+    assert ended.returncode == 2
+    assert re.fullmatch(r"worker n1 did not start: [^\n]*journal[^\n]*\n", ended.stderr)
+    assert list(tmp_path.glob("*.pid")) == []
+
+
+def test_a_port_in_use_is_refused(tmp_path: Path) -> None:
+    """And the remedy named."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ended = refused(tmp_path, "--port", str(taken.getsockname()[1]))
+    assert ended.returncode == 2
+    assert re.fullmatch(r"port \d+ of this machine is in use; choose another --port, or 0 for a free one\n", ended.stderr)
+
+
+def refused(home: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run an `up` that ends by itself."""
+    command = [*VIRTBUS, "up", "--data-dir", str(home), *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

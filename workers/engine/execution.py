@@ -64,6 +64,8 @@ class Execution:
         self._queue = queue
         self._entry = order.entry
         self._command = command
+        known = around.inventory.known.get(queue.uuid)
+        self._name = known.name if known is not None and known.project == order.entry.project else None
         self._started = time.monotonic()
 
     async def run(self) -> None:
@@ -160,7 +162,9 @@ class Execution:
     async def _end(self, performed: Performed, fold: Fold) -> None:
         entry, after = self._entry, performed.after
         duration_ms = round((time.monotonic() - self._started) * 1000, 3)
-        domain = DomainRef(uuid=entry.uuid, name=after.name, state=after.state) if after is not None else DomainRef(uuid=entry.uuid)
+        domain = DomainRef(uuid=entry.uuid, name=self._name)
+        if after is not None:
+            domain = DomainRef(uuid=entry.uuid, name=after.name, state=after.state)
         if performed.error is not None:
             result = failed(entry, self._around.node, performed.error, duration_ms=duration_ms, domain=domain)
         else:

@@ -33,6 +33,8 @@ class _Fresh(msgspec.Struct, frozen=True):
 
     order: Order
     refusal: WireError | None
+    taken: Entry | None = None
+    """The command whose id it bore, if it had to be given another."""
 
 
 class Ledger:
@@ -82,7 +84,7 @@ class Ledger:
                 changes.append(Repeated(message.sequence))
                 repeats.append(known)
                 continue
-            entered = _Fresh(order if known is None else _renamed(order), self._refusal(order, known))
+            entered = _Fresh(order if known is None else _renamed(order), self._refusal(order, known), known)
             fresh[entered.order.entry.project, entered.order.entry.id] = entered
             self._progress.enter(message.sequence, finished=False)
             if entered.refusal is None:
@@ -98,6 +100,8 @@ class Ledger:
         for entered in fresh:
             if entered.refusal is not None:
                 await self.refuse(entered.order.entry, entered.refusal)
+            if entered.taken is not None:
+                self._answer_taken(entered)
         for entry in repeats:
             self._repeat(entry)
 
@@ -162,6 +166,17 @@ class Ledger:
         if entry.fence:
             self._fences[entry.uuid] = entry.fence
         return None
+
+    def _answer_taken(self, entered: _Fresh) -> None:
+        """Say `conflict` under the id that was used twice, too: an answer to one message, not that command's end.
+
+        Not while somebody may still wait for the first command's result.
+        """
+        taken, entry, refusal = entered.taken, entered.order.entry, entered.refusal
+        if taken is None or refusal is None or taken.phase not in ("ended", "stored"):
+            return
+        result = msgspec.structs.replace(failed(entry, self._node, refusal), id=taken.id, final=False)
+        self._answer(self._subjects.res(self._node, taken.project, taken.id), codec.encode(result), 0.0)
 
     def _repeat(self, entry: Entry) -> None:
         current = self._journal.find(entry.project, entry.id)

@@ -87,7 +87,7 @@ def test_reading_the_id_of_garbage_never_raises(body: bytes, headers: dict[str, 
 
 def test_an_unknown_verb_names_the_known_ones() -> None:
     """The remedy stands in the message."""
-    with pytest.raises(Invalid, match="known are: .*start"):
+    with pytest.raises(Invalid, match=r"known are: .*start"):
         find("strat", "verb")
     with pytest.raises(Invalid):
         find("get", "verb")

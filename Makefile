@@ -1,0 +1,37 @@
+# Every target makes ready what it needs (tools/setup) and may be run on a bare Debian or Ubuntu.
+#   make demo              the main job on real QEMU, to look at
+#   make test              checks, unit and contract tests, the quick end-to-end tests
+#   make e2e               all end-to-end tests, with Node.js
+#   make bench SECONDS=60  what it costs, side by side
+#   make check             ruff, mypy, import-linter
+#   make clean             remove all that the others made here
+
+SECONDS ?= 60
+PYTEST = .venv/bin/python -m pytest -rs
+
+.PHONY: demo test e2e bench check setup clean
+
+demo: setup
+	@.venv/bin/python -m demo
+
+test: check
+	$(PYTEST) -m "not slow"
+
+e2e:
+	@tools/setup node
+	$(PYTEST) tests/e2e
+
+bench: setup
+	@.venv/bin/python -m tests.bench --seconds $(SECONDS)
+
+check: setup
+	.venv/bin/ruff check .
+	.venv/bin/mypy orchestrator workers tests demo
+	.venv/bin/lint-imports --config tools/imports.ini --no-cache
+
+setup:
+	@tools/setup
+
+clean:
+	rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist tests/e2e/js/node_modules
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

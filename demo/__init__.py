@@ -1,0 +1,1 @@
+"""The main job on real hypervisors, to look at: `make demo`. Tooling, no part of the distribution."""

@@ -1,0 +1,316 @@
+"""The lasting channel over connections that come and go: subscriptions, requests, and where the link stands."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from itertools import count
+
+import anyio
+import anyio.abc
+import structlog
+from nats.aio.subscription import Subscription
+from nats.errors import ConnectionClosedError, StaleConnectionError
+
+from orchestrator.bus.nats_client import STATUS, Connection, Options
+from orchestrator.bus.nats_fault import TurnedAway, check_version, reason, shown
+from orchestrator.bus.port import NO_HEADERS, Deliver, Headers, Message, NoResponder, Refused, Unavailable, Uncertain
+
+_ATTEMPT_S = 10.0
+_PAUSE_S = (0.1, 2.0)
+_BRIEF_S = 1.0
+_LEAVE_S = 1.0
+_SAY_AGAIN_S = 10.0
+_MAX_SAID = 100
+
+_SUBJECT = re.compile(r"(\*|[^\s.*>]+)(\.(\*|[^\s.*>]+))*(\.>)?\Z|>\Z")
+
+_log = structlog.get_logger()
+
+
+class Standing:
+    """The bus's `Link`."""
+
+    def __init__(self) -> None:
+        self._session = 0
+        self._connected = False
+        self._since = 0.0
+        self._changed = anyio.Event()
+
+    @property
+    def session(self) -> int:
+        """Number of connections made so far."""
+        return self._session
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection stands now."""
+        return self._connected
+
+    @property
+    def since(self) -> float:
+        """Monotonic second at which the present session began."""
+        return self._since
+
+    async def up(self, after: int = 0) -> int:
+        """Wait until connected in a session later than `after`; return its number."""
+        while not (self._connected and self._session > after):
+            await self._changed.wait()
+        return self._session
+
+    async def down(self, session: int) -> None:
+        """Wait until `session` has ended."""
+        while self._connected and self._session <= session:
+            await self._changed.wait()
+
+    def begin(self) -> None:
+        """Note that a session began."""
+        self._session += 1
+        self._since = time.monotonic()
+        self._turn(connected=True)
+
+    def end(self) -> None:
+        """Note that the session ended, if there was one."""
+        if self._connected:
+            self._turn(connected=False)
+
+    def _turn(self, *, connected: bool) -> None:
+        self._connected = connected
+        changed, self._changed = self._changed, anyio.Event()
+        changed.set()
+
+
+class _Listener:
+    """One subscription that outlives connections."""
+
+    def __init__(self, subject: str, queue: str, deliver: Deliver) -> None:
+        self.subject = subject
+        self.queue = queue
+        self.deliver: Deliver | None = deliver
+        self._on: Connection | None = None
+        self._subscription: Subscription | None = None
+
+    def __call__(self, message: Message) -> None:
+        if self.deliver is not None:
+            self.deliver(message)
+
+    async def make(self, connection: Connection) -> bool:
+        """Subscribe on this connection unless that is done; return False where the connection has ended."""
+        if self._on is connection:
+            return True
+        self._on = connection
+        try:
+            self._subscription = await connection.tap(self.subject, self.queue, self)
+        except ConnectionClosedError:
+            return False
+        if self.deliver is None:
+            await connection.untap(self._subscription)
+        return True
+
+    async def leave(self) -> None:
+        """Hear no more."""
+        self.deliver = None
+        if self._on is not None and self._subscription is not None:
+            await self._on.untap(self._subscription)
+
+
+class Channel:
+    """Keeps one connection, for as long as `run` runs, and all that hangs on it."""
+
+    def __init__(self, servers: list[str], options: Options, inbox_prefix: str) -> None:
+        self.link = Standing()
+        self.inbox = f"{inbox_prefix}.{secrets.token_hex(8)}"
+        self.fault = f"no broker answers at {shown(servers)}"
+        self._servers = servers
+        self._options = options
+        self._connection: Connection | None = None
+        self._listeners: dict[_Listener, None] = {}
+        self._asked: dict[str, asyncio.Future[Message]] = {}
+        self._on_end: dict[int, Callable[[], None]] = {}
+        self._numbers = count(1)
+        self._said: dict[str, float] = {}
+        self._cut = len(self.inbox) + 1
+        self._tasks: anyio.abc.TaskGroup | None = None
+
+    @property
+    def connection(self) -> Connection:
+        """The present connection; raises `Unavailable` when there is none."""
+        if self._connection is None:
+            raise Unavailable(self.fault)
+        return self._connection
+
+    async def run(self) -> None:
+        """Connect, and connect again whenever the connection ends, until cancelled."""
+        async with anyio.create_task_group() as self._tasks:
+            await self._keep_connected()
+
+    async def _keep_connected(self) -> None:
+        pause = _PAUSE_S[0]
+        while True:
+            connection = Connection(self._report)
+            try:
+                await self._attempt(connection)
+                lasted_s = await self._live(connection)
+                pause = _PAUSE_S[0] if lasted_s > _BRIEF_S else min(pause * 2, _PAUSE_S[1])
+            except TurnedAway as error:
+                self._note(error)
+                pause = min(pause * 2, _PAUSE_S[1])
+            except Unavailable as error:
+                self._note(error)
+                pause = _PAUSE_S[0]
+            finally:
+                self._end()
+                with anyio.move_on_after(_LEAVE_S, shield=True):
+                    await connection.shut()
+            await anyio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # spreads load, guards nothing
+
+    def _note(self, error: Unavailable) -> None:
+        self.fault = str(error)
+        self._say("bus.no_connection", self.fault)
+
+    async def leave(self) -> None:
+        """Send what is waiting, for at most a second."""
+        if self._connection is not None:
+            with anyio.move_on_after(_LEAVE_S, shield=True):
+                await self._connection.barrier()
+
+    async def send(self, subject: str, body: bytes, reply: str = "", headers: Headers = NO_HEADERS) -> None:
+        """Publish one message; raise `Unavailable` or `Refused`."""
+        await self.connection.send(subject, body, reply, headers)
+
+    async def request(self, subject: str, body: bytes, headers: Headers = NO_HEADERS, *, timeout_s: float) -> Message:
+        """Ask and return the answer; raises as the port's `request`."""
+        with self.answer(timeout_s) as (inbox, future):
+            await self.connection.send(subject, body, inbox, headers)
+            message = await future
+        if message.headers.get(STATUS) == "503":
+            raise NoResponder(f"nobody answers on {subject}")
+        return message
+
+    @contextmanager
+    def answer(self, timeout_s: float) -> Iterator[tuple[str, asyncio.Future[Message]]]:
+        """Give a reply subject and the future of the one message that comes to it; it fails with `Uncertain`."""
+        key = str(next(self._numbers))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Message] = loop.create_future()
+        timer = loop.call_later(timeout_s, _fail, future, f"no answer within {timeout_s:g} s")
+        self._asked[key] = future
+        try:
+            yield f"{self.inbox}.{key}", future
+        finally:
+            timer.cancel()
+            self._asked.pop(key, None)
+            if not future.cancel() and not future.cancelled():
+                future.exception()  # seen, though nobody waits for it any more
+
+    @asynccontextmanager
+    async def listen(self, subject: str, deliver: Deliver, queue: str = "") -> AsyncIterator[None]:
+        """Hand each message of `subject` to `deliver`, over all connections, for as long as the context lasts.
+
+        Raises `Refused` if it is no subject: the broker would not have it, on this connection and on every later one.
+        """
+        if _SUBJECT.match(subject) is None:
+            raise Refused(f"{subject!r} is no subject that can be listened to")
+        listener = _Listener(subject, queue, deliver)
+        self._listeners[listener] = None
+        try:
+            if self._connection is not None:
+                connection = self._connection
+                if await listener.make(connection):
+                    await connection.barrier()
+            yield
+        finally:
+            del self._listeners[listener]
+            with anyio.move_on_after(_LEAVE_S, shield=True):
+                await listener.leave()
+
+    async def attach(self, connection: Connection, subject: str, deliver: Deliver, ended: Callable[[], None]) -> Callable[[], None]:
+        """Hand over each message of `subject` on this one connection, and call `ended` when it ends.
+
+        Returns what undoes it, to be called from any thread. Raises `Uncertain` where the connection has ended.
+        """
+        try:
+            subscription = await connection.tap(subject, "", deliver)
+        except ConnectionClosedError as error:
+            raise Uncertain("the connection broke") from error
+        if self._connection is not connection:
+            raise Uncertain("the connection broke")
+        number = next(self._numbers)
+        self._on_end[number] = ended
+        loop = asyncio.get_running_loop()
+
+        def detach() -> None:
+            if self._on_end.pop(number, None) is not None and self._tasks is not None and self._connection is connection:
+                self._tasks.start_soon(connection.untap, subscription)
+
+        def release() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(detach)
+
+        return release
+
+    async def _attempt(self, connection: Connection) -> None:
+        """Connect and make all subscriptions; raise `Unavailable` with the reason in one sentence."""
+        where = shown(self._servers)
+        try:
+            with anyio.fail_after(_ATTEMPT_S):
+                await connection.open(self._servers, self._options)
+                check_version(connection.version, where)
+                self._connection = connection
+                await connection.tap(f"{self.inbox}.*", "", self._answered)
+                for listener in list(self._listeners):
+                    await listener.make(connection)
+                known = await connection.barrier()
+        except Exception as error:  # nats-py and nkeys raise all kinds for bad credentials
+            raise reason(error, where) from error
+        if not known:
+            raise reason(connection.cause, where)
+
+    async def _live(self, connection: Connection) -> float:
+        """Be connected until the connection ends; return how many seconds it lasted."""
+        self.link.begin()
+        _log.info("bus.connected", session=self.link.session)
+        await connection.ended.wait()
+        self.fault = str(reason(connection.cause, shown(self._servers)))
+        _log.warning("bus.disconnected", session=self.link.session, reason=self.fault)
+        return time.monotonic() - self.link.since
+
+    def _end(self) -> None:
+        """Forget the connection and fail whatever waits for it."""
+        self._connection = None
+        self.link.end()
+        asked, self._asked = self._asked, {}
+        for future in asked.values():
+            _fail(future, "the connection broke before an answer came")
+        calls, self._on_end = self._on_end, {}
+        for call in calls.values():
+            call()
+
+    def _answered(self, message: Message) -> None:
+        future = self._asked.pop(message.subject[self._cut :], None)
+        if future is not None and not future.done():
+            future.set_result(message)
+
+    async def _report(self, error: Exception) -> None:
+        """Take in what nats-py has to say of a connection: refused permissions above all; why it ends, others say."""
+        if self._connection is not None and not isinstance(error, OSError | StaleConnectionError):
+            self._say("bus.broker_says", str(error) or type(error).__name__)
+
+    def _say(self, event: str, text: str) -> None:
+        """Log a text, the same one at most once in ten seconds."""
+        now = time.monotonic()
+        self._said = {said: until for said, until in self._said.items() if until > now}
+        if text in self._said or len(self._said) >= _MAX_SAID:
+            return
+        self._said[text] = now + _SAY_AGAIN_S
+        _log.warning(event, reason=text)
+
+
+def _fail(future: asyncio.Future[Message], why: str) -> None:
+    if not future.done():
+        future.set_exception(Uncertain(why))

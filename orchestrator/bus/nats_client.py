@@ -1,0 +1,250 @@
+"""One connection to the broker, from its beginning to its end, on top of nats-py.
+
+nats-py reconnects by itself, but it gives up where the broker refuses, may stay silent for ever
+after an error in its read loop, and sends what was buffered before an outage after it, when the
+caller has long been told that the outcome is unknown. So here a connection that ends has ended;
+`nats_channel` makes the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, cast
+
+import anyio
+import msgspec
+import structlog
+from nats.aio.client import Client
+from nats.aio.subscription import Subscription
+from nats.errors import BadSubscriptionError, ConnectionClosedError, ConnectionDrainingError, Error
+
+from orchestrator.bus import header
+from orchestrator.bus.port import NO_HEADERS, Deliver, Headers, Message, Refused, Unavailable
+
+STATUS = ":status"
+"""Key of the broker's own status (`404`, `503` …) in `Message.headers`; no header that travels can be called so."""
+
+_CONNECT_S = 2
+_RETRY_S = 0.1
+_PING_S = 3
+_FLUSH_S = 5
+_MAX_SUBJECT = 1024
+_PASSING = re.compile("permissions violation|stale connection")
+_CONTROL = dict.fromkeys([*range(32), 127], " ")
+
+_log = structlog.get_logger()
+
+OnError = Callable[[Exception], Awaitable[None]]
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How to connect: one way to say who we are, or none. Files are read anew at each connect."""
+
+    name: str
+    user: str | None = None
+    password: str | None = None
+    token: str | None = None
+    credentials: str | None = None
+    nkey_seed: str | None = None
+    tls: ssl.SSLContext | None = None
+
+
+class _Tap:
+    """Poses as the future of a request, so that nats-py hands each message straight on, with neither queue nor task."""
+
+    def __init__(self, deliver: Deliver) -> None:
+        self._deliver = deliver
+
+    def cancelled(self) -> bool:
+        return False
+
+    def set_result(self, message: Message) -> None:
+        try:
+            self._deliver(message)
+        except Exception:  # noqa: BLE001  # the root of all that messages cause: further up it would end nats-py's read loop
+            _log.exception("bus.deliver_failed", subject=message.subject)
+
+
+class Connection(Client):
+    """One session with a broker. `ended` is set when it is over, for whatever reason."""
+
+    def __init__(self, on_error: OnError) -> None:
+        super().__init__()
+        self._on_error = on_error
+        self._told = ""
+        self.ended = anyio.Event()
+
+    @property
+    def version(self) -> str:
+        """The broker's version, as it gives it itself."""
+        return str(self._server_info.get("version", ""))
+
+    @property
+    def cause(self) -> Exception | None:
+        """Why it ended, as far as is known: what the broker said last counts more than that it then hung up."""
+        return Error(self._told) if self._told else self.last_error
+
+    async def open(self, servers: list[str], options: Options) -> None:
+        """Connect to one of `servers`; raise nats-py's error, `OSError`, `TimeoutError` or `ValueError` where that fails."""
+        if options.credentials is not None:
+            check_credentials(Path(options.credentials))
+        await self.connect(
+            servers,
+            name=options.name,
+            error_cb=self._on_error,
+            allow_reconnect=False,
+            connect_timeout=_CONNECT_S,
+            reconnect_time_wait=cast(int, _RETRY_S),  # a float does, whatever the annotation says
+            max_reconnect_attempts=1,
+            ping_interval=_PING_S,
+            max_outstanding_pings=2,
+            flush_timeout=_FLUSH_S,  # without it a publish may wait for ever on a connection that has ended
+            user=options.user,
+            password=options.password,
+            token=options.token,
+            user_credentials=options.credentials,
+            nkeys_seed=options.nkey_seed,
+            tls=options.tls,
+        )
+
+    async def send(self, subject: str, body: bytes, reply: str, headers: Headers) -> None:
+        """Publish; raise `Unavailable` where the connection has ended and `Refused` for what the broker would hang up on."""
+        if self.ended.is_set():
+            raise Unavailable("the connection to the broker has ended")
+        size = len(body)
+        clean: dict[str, str] | None = None
+        if headers:
+            clean = {name: _clean(value) for name, value in headers.items()}
+            size += 12 + sum(len(name) + len(value) * 4 + 4 for name, value in clean.items())
+        if size > self.max_payload or len(subject) > _MAX_SUBJECT:
+            raise Refused(f"message of {size} bytes on {subject[:_MAX_SUBJECT]}: the broker takes {self.max_payload}")
+        try:
+            await self.publish(subject, body, reply, clean)
+        except (ConnectionClosedError, ConnectionDrainingError) as error:
+            raise Unavailable("the connection to the broker has ended") from error
+        except Error as error:
+            raise Refused(f"message on {subject!r} cannot be sent: {error}") from error
+
+    async def tap(self, subject: str, queue: str, deliver: Deliver) -> Subscription:
+        """Have each message of `subject` handed to `deliver`; raise nats-py's error where the connection has ended."""
+        return await self.subscribe(subject, queue, future=cast("asyncio.Future[Any]", _Tap(deliver)))
+
+    async def untap(self, subscription: Subscription) -> None:
+        """Undo `tap`; does nothing where the connection has ended."""
+        if self.ended.is_set():
+            return
+        try:
+            await subscription.unsubscribe()
+        except (ConnectionClosedError, ConnectionDrainingError, BadSubscriptionError):
+            _log.debug("bus.untap_too_late", subject=subscription.subject)
+
+    async def shut(self) -> None:
+        """Close, whatever state the connection is in."""
+        if self._flush_queue is None:  # `open` failed so early that `close` would trip over it
+            return
+        try:
+            await self.close()
+        except (Error, OSError) as error:
+            _log.debug("bus.close_failed", reason=str(error))
+
+    async def barrier(self) -> bool:
+        """Wait until the broker has taken in all that was sent so far; return False if the connection ended before."""
+        done = False
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._cancel_when_ended, group.cancel_scope)
+            pause = 0.0
+            while self.pending_data_size:  # `flush` pings past what waits to be written
+                await anyio.sleep(pause)
+                pause = min(pause + 0.0005, 0.01)
+            try:
+                await self.flush(_FLUSH_S)
+                done = True
+            except Error as error:
+                _log.warning("bus.no_barrier", reason=str(error))
+            group.cancel_scope.cancel()
+        return done and not self.ended.is_set()
+
+    async def _cancel_when_ended(self, scope: anyio.CancelScope) -> None:
+        await self.ended.wait()
+        scope.cancel()
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        self.ended.set()
+        await super()._close(status, do_cbs)
+
+    async def _process_err(self, err_msg: str) -> None:
+        if not _PASSING.search(err_msg):
+            self._told = err_msg.strip("'")
+        await super()._process_err(err_msg)
+
+    async def _read_loop(self) -> None:
+        # It may end without `_close`, and nats-py would not notice.
+        try:
+            await super()._read_loop()
+        finally:
+            self.ended.set()
+
+    async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
+        return parse_headers(headers) if headers else None
+
+    def _build_message(
+        self,
+        sid: int,  # noqa: ARG002  # nats-py's signature
+        subject: bytes,
+        reply: bytes,
+        data: bytes,
+        headers: dict[str, str] | None,
+    ) -> Message:
+        # `replace`: what anybody may publish must not end the read loop, as nats-py's strict decoding does.
+        name, answer = subject.decode("utf-8", "replace"), reply.decode("utf-8", "replace")
+        if headers is None:
+            return Message(name, data, NO_HEADERS, answer)
+        if header.SEQUENCE in headers:
+            return Message(name, data, headers, answer, *_place(headers))
+        return Message(name, data, headers, answer)
+
+
+def check_credentials(path: Path) -> None:
+    """Raise `OSError` or `ValueError` if this is no credentials file; nats-py would look for the token in it for ever."""
+    content = path.read_bytes()
+    if b"BEGIN NATS USER JWT" not in content or b"BEGIN USER NKEY SEED" not in content:
+        raise ValueError(f"{path} is no credentials file: it has no JWT or no seed")
+
+
+def parse_headers(raw: bytes) -> dict[str, str]:
+    """Return a header block as a mapping; of equal names the last counts, since the broker appends its own."""
+    first, *lines = raw.decode("utf-8", "replace").split("\r\n")
+    headers: dict[str, str] = {}
+    if len(first) > 9:
+        headers[STATUS] = first[9:12]
+        headers["Description"] = first[13:]
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if colon:
+            headers[name] = value.strip(" \t")
+    return headers
+
+
+def seconds(timestamp: str) -> float:
+    """Return an RFC 3339 time, up to nanoseconds, as Unix seconds; raise `ValueError` if it is none."""
+    return datetime.fromisoformat(timestamp).timestamp()
+
+
+def _place(headers: Headers) -> tuple[int, float]:
+    """Return sequence and time that a stored message carries; zeros where somebody forged nonsense."""
+    try:
+        return int(headers[header.SEQUENCE]), seconds(headers.get(header.TIME, ""))
+    except ValueError:
+        return 0, 0.0
+
+
+def _clean(value: str) -> str:
+    """Return a header value that cannot break the frame: control characters become spaces, lone surrogates question marks."""
+    if value.isascii() and value.isprintable():
+        return value
+    return value.encode("utf-8", "replace").decode().translate(_CONTROL)

@@ -1,0 +1,10 @@
+"""The command line `virtbus`. What is slow to import is imported where it is used, so that help comes at once."""
+
+from __future__ import annotations
+
+
+def main() -> int:
+    """Run the command line with the arguments of this process; return the exit code: 0 done, 1 no, 2 usage or cannot connect."""
+    from orchestrator.cli.entry import run  # noqa: PLC0415  the package is also imported for its parts
+
+    return run()

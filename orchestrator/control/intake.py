@@ -1,0 +1,143 @@
+"""From a message on `api` or `cmd` to an order that can be routed, or to the reason why it is none (PROTOCOL §4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+import msgspec
+
+from orchestrator.protocol import codec, domainxml, token
+from orchestrator.protocol.command import (
+    HEADER_ID,
+    HEADER_TRACEPARENT,
+    HEADER_TRACESTATE,
+    Body,
+    Command,
+    decode_command,
+    id_of,
+)
+from orchestrator.protocol.error import Invalid
+from orchestrator.protocol.subject import NONE, Addressed, Subjects
+from orchestrator.protocol.verb import XmlArgs, find
+
+
+class Heading(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of every command, well-formed or not.
+
+    project, uuid: `_` where unknown. name: what the domain is called, as far as the command says.
+    by_name: whether that is how it was addressed.
+    given: whether the sender chose the id. received: broker time, Unix seconds. trace: headers that travel on.
+    """
+
+    subject: str
+    project: str
+    uuid: str
+    name: str | None
+    by_name: bool
+    verb: str
+    id: str
+    given: bool
+    digest: str
+    received: float
+    trace: Mapping[str, str]
+
+
+class Order(Heading, frozen=True, kw_only=True):
+    """A valid command. deadline: broker time, Unix seconds. body: as it travels on; the same for each repeat."""
+
+    command: Command
+    deadline: float
+    body: bytes
+
+    @property
+    def creates(self) -> bool:
+        """Whether it may bring a domain into being."""
+        return self.command.verb.creates
+
+    @property
+    def wanted(self) -> XmlArgs:
+        """The arguments of a command that creates."""
+        assert isinstance(self.command.args, XmlArgs)  # noqa: S101  the registry's verbs that create take these
+        return self.command.args
+
+
+class Malformed(Heading, frozen=True, kw_only=True):
+    """A command that cannot be routed, and why."""
+
+    error: Invalid
+
+
+def read(subjects: Subjects, subject: str, body: bytes, headers: Mapping[str, str], *, own_id: str, received: float) -> Order | Malformed:
+    """Read a message; `own_id` is the id that it gets if it brings none. Never raises."""
+    addressed = Addressed("", "", "")
+    trace = {key: headers[key] for key in (HEADER_TRACEPARENT, HEADER_TRACESTATE) if key in headers}
+    brought = {HEADER_ID: headers[HEADER_ID]} if HEADER_ID in headers else {}
+    try:
+        addressed = subjects.parse_addressed(subject)
+        project, domain = token.project(addressed.project), token.domain(addressed.domain)
+        command = decode_command(find(addressed.verb, "verb"), body, brought)
+        id = command.id or own_id
+        by_name = not token.is_uuid(domain)
+        uuid, name = (NONE, domain) if by_name else (domain, None)
+        if isinstance(command.args, XmlArgs):
+            uuid, name, command, body = _completed(command, command.args, project, id, uuid, name)
+        return Order(
+            subject=subject,
+            project=project,
+            uuid=uuid,
+            name=name,
+            by_name=by_name,
+            verb=addressed.verb,
+            id=id,
+            given=command.id is not None,
+            digest=command.digest,
+            received=received,
+            trace=trace,
+            command=command,
+            deadline=received + command.timeout_s,
+            body=body,
+        )
+    except Invalid as error:
+        project = addressed.project if token.is_word(addressed.project) else NONE
+        given = id_of(body, brought) if project != NONE else None
+        return Malformed(
+            subject=subject,
+            project=project,
+            uuid=addressed.domain.lower() if project != NONE and token.is_uuid(addressed.domain) else NONE,
+            name=None,
+            by_name=False,
+            verb=addressed.verb,
+            id=given or own_id,
+            given=given is not None,
+            digest=token.digest(subject.encode(), body),
+            received=received,
+            trace=trace,
+            error=error,
+        )
+
+
+def _completed(
+    command: Command, args: XmlArgs, project: str, id: str, uuid: str, name: str | None
+) -> tuple[str, str | None, Command, bytes]:
+    """Return UUID and name that the domain shall have, and command and body with both filled in."""
+    said = domainxml.identify(args.xml)
+    if uuid == NONE:
+        uuid = said.uuid or token.derived_uuid(project, id)
+    complete = msgspec.structs.replace(args, xml=domainxml.complete(args.xml, name=name, uuid=uuid))
+    body = codec.encode(
+        Body(
+            args=msgspec.to_builtins(complete),
+            timeout_s=command.timeout_s,
+            condition=command.condition,
+            actor=command.actor,
+        )
+    )
+    if len(body) > codec.MAX_COMMAND:
+        raise Invalid(f"args.xml: with name and UUID filled in the body has {len(body)} bytes; a command may have {codec.MAX_COMMAND}")
+    return uuid, name or said.name, msgspec.structs.replace(command, args=complete), body
+
+
+def timestamp(seconds: float) -> str:
+    """Return Unix seconds as RFC 3339 UTC with microseconds."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

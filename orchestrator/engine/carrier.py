@@ -1,0 +1,145 @@
+"""Bringing a command into its node's log, and waiting for its end where somebody does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import anyio
+import structlog
+
+from orchestrator.bus.port import Bus, BusError, Full, Outgoing, Refused, Uncertain
+from orchestrator.control.intake import timestamp
+from orchestrator.control.lease import counts
+from orchestrator.engine.backlog import Backlog
+from orchestrator.engine.flight import Flight
+from orchestrator.engine.mirror import Mirror
+from orchestrator.engine.outcomes import Outcomes, Waiter
+from orchestrator.engine.pace import GRACE_S, TRY_S, Pace
+from orchestrator.engine.route import Landed, Route
+from orchestrator.protocol.command import HEADER_CMD, HEADER_DEADLINE, HEADER_FENCE, HEADER_ID
+from orchestrator.protocol.error import Busy, DeadlineExceeded, Internal, NodeUnavailable
+from orchestrator.protocol.subject import Subjects
+
+_log = structlog.get_logger()
+
+
+class Carrier:
+    """Stores commands in `VIRT_RUN`. `now` gives broker time, `monotonic` the seconds of the loop's own clock."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        subjects: Subjects,
+        mirror: Mirror,
+        outcomes: Outcomes,
+        backlog: Backlog,
+        *,
+        pace: Pace,
+        now: Callable[[], float],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._bus = bus
+        self._subjects = subjects
+        self._mirror = mirror
+        self._outcomes = outcomes
+        self._backlog = backlog
+        self._pace = pace
+        self._now = now
+        self._monotonic = monotonic
+        self.reached = 0
+        """The highest sequence in `VIRT_RUN` that a command of ours got."""
+
+    async def carry(self, flight: Flight, route: Route) -> Landed:
+        """Store a command and, by `api` or if it creates, wait for its end.
+
+        Raises `Busy`, `DeadlineExceeded`, `Internal` only where it is certain that nothing was stored.
+        """
+        order = flight.order
+        waits = flight.awaited or (order.creates and flight.known.result is None)
+        arm = self._outcomes.waiter(route.node, order.project, route.uuid, order.id, since=order.received) if waits else nullcontext()
+        with arm as waiter:
+            if not (route.again and flight.known.stored and flight.known.result is None):
+                sequence = await self._append(flight, route)
+                if sequence is None:
+                    return self._gave_up(flight, route)
+                self._stored(flight, route, sequence)
+                if waiter is not None:
+                    waiter.also(f"m-run-{sequence}")
+            flight.safe()
+            if not order.creates:
+                flight.ticket.leave()
+            return Landed() if waiter is None else await self._end(flight, route, waiter)
+
+    def _stored(self, flight: Flight, route: Route, sequence: int) -> None:
+        flight.known.stored = True
+        self.reached = max(self.reached, sequence)
+        if flight.known.result is None:
+            self._backlog.enter(route.node, flight.order.project, flight.order.id, sequence)
+
+    async def _end(self, flight: Flight, route: Route, waiter: Waiter) -> Landed:
+        if flight.awaited and self._silent(route.node):
+            return self._gave_up(flight, route)
+        with anyio.move_on_after(max(flight.order.deadline + GRACE_S - self._now(), GRACE_S)):
+            return Landed(result=await waiter.ended())
+        return self._gave_up(flight, route)
+
+    def _gave_up(self, flight: Flight, route: Route) -> Landed:
+        """End the waiting of who asked on `api`; the command's own end is still to come."""
+        order = flight.order
+        if self._silent(route.node):
+            gone = f"node {route.node} does not answer; the command waits there until its deadline, ask again with the same id"
+            return Landed(gave_up=NodeUnavailable(gone, outcome="unknown"))
+        late = f"no end within {order.command.timeout_s:g} s; ask again with the same id to learn it"
+        return Landed(gave_up=DeadlineExceeded(late, outcome="unknown"))
+
+    def _silent(self, node: str) -> bool:
+        link = self._bus.link
+        session_s = self._monotonic() - link.since if link.connected else 0.0
+        return counts(living=self._mirror.living(node), session_s=session_s)
+
+    async def _append(self, flight: Flight, route: Route) -> int | None:
+        """Store the command and return its sequence; None where an attempt of unknown outcome was given up at the deadline."""
+        message = self._message(flight, route)
+        began, pause, attempted = self._monotonic(), self._pace.retry, route.again
+        flight.known.node, flight.known.uuid = route.node, route.uuid
+        while True:
+            try:
+                return await self._bus.append(message)
+            except Uncertain:
+                attempted = True
+            except Refused as error:
+                if not attempted:
+                    flight.known.node = None
+                    raise _unstored(error) from error
+                _log.warning("router.refused_later", subject=message.subject, reason=str(error))
+            except BusError as error:
+                _log.info("router.again", subject=message.subject, reason=str(error) or type(error).__name__)
+            left = min(flight.order.deadline - self._now(), began + TRY_S - self._monotonic())
+            if left <= 0 and not attempted:
+                flight.known.node = None
+                raise DeadlineExceeded("the broker could not be reached before the deadline")
+            if left <= 0 and flight.awaited:
+                return None
+            await self._pause(pause, left if flight.awaited or not attempted else None)
+            pause = min(pause * 2, self._pace.retry * 10)
+
+    async def _pause(self, seconds: float, left: float | None) -> None:
+        with anyio.move_on_after(left):
+            await anyio.sleep(seconds)
+            await self._bus.link.up()
+
+    def _message(self, flight: Flight, route: Route) -> Outgoing:
+        order = flight.order
+        headers = {HEADER_ID: order.id, HEADER_DEADLINE: timestamp(order.deadline), **order.trace}
+        if route.fence:
+            headers[HEADER_FENCE] = str(route.fence)
+        if flight.cmd:
+            headers[HEADER_CMD] = str(flight.cmd)
+        return Outgoing(self._subjects.run(route.node, order.project, route.uuid, order.verb), order.body, headers)
+
+
+def _unstored(error: Refused) -> Busy | Internal:
+    if isinstance(error, Full):
+        return Busy("the log of commands is full; try again later, with a new id")
+    return Internal(f"the broker refused the command: {error}")

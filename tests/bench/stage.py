@@ -1,0 +1,146 @@
+"""All processes that are measured, started once: `virtbus up` and, on its broker, the floor's own.
+
+`up` runs broker, coordinator and one worker as in production; the floor has the same: a coordinator and a worker as
+processes, and one more that answers plain requests. Each worker has a private libvirt test driver with the same domains.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from subprocess import DEVNULL, PIPE
+
+import anyio
+from anyio.abc import Process
+from anyio.streams.text import TextReceiveStream
+
+from orchestrator.bus.logs import bucket, logs
+from orchestrator.bus.nats import NatsBus, connect_or_explain
+from orchestrator.protocol.subject import Subjects
+from tests.bench import floor
+from tests.bench.clients import NODE
+
+DOMAINS = 64
+"""Domains of each hypervisor, and commands in flight where the throughput is measured: one a domain."""
+
+START_S = 30.0
+STOP_S = 3.0
+
+_DOMAIN = (
+    "<domain type='test'><name>d{0:02d}</name><uuid>{1}</uuid><memory>8192</memory><vcpu>1</vcpu><os><type>hvm</type></os></domain>\n"
+)
+
+
+class Stage:
+    """What runs: the broker's URL, a hypervisor for calls of one's own, and the processes by name."""
+
+    def __init__(self, server: str, hypervisor: str, pids: Mapping[str, int]) -> None:
+        self.server = server
+        self.hypervisor = hypervisor
+        self.pids = pids
+
+
+def uuids() -> list[str]:
+    """Return the UUIDs of the domains."""
+    return [f"00000000-0000-4000-8000-{number:012x}" for number in range(DOMAINS)]
+
+
+@asynccontextmanager
+async def staged() -> AsyncIterator[Stage]:
+    """Start all processes, end them with the context and remove what they wrote. Raises `RuntimeError` if one does not start."""
+    with _folder() as folder:
+        description = folder / "node.xml"
+        domains = (_DOMAIN.format(number, uuid) for number, uuid in enumerate(uuids()))
+        description.write_text(f"<node>\n{''.join(domains)}</node>\n")
+        hypervisor = f"test://{description}"
+        port = _free_port()
+        server = f"nats://127.0.0.1:{port}"
+        up = ["up", "--nodes", "1", "--hypervisor", hypervisor, "--port", str(port), "--data-dir", str(folder / "data")]
+        async with AsyncExitStack() as processes:
+            await processes.enter_async_context(_process(folder, "up", ["-m", "orchestrator.cli", *up], "ready; "))
+            await _provision(server)
+            pids = {name: _noted(folder / "data" / file) for name, file in _PID_FILES.items()}
+            for role in ("worker", "coordinator", "responder"):
+                arguments = [floor.__file__, role, "--server", server, "--hypervisor", hypervisor, "--journal", str(folder / "floor.db")]
+                process = await processes.enter_async_context(_process(folder, f"floor-{role}", arguments, "ready\n"))
+                pids[f"floor {role}"] = process.pid
+            yield Stage(server, hypervisor, pids | {"client": os.getpid()})
+
+
+_PID_FILES = {"broker": "broker.pid", "coordinator": "coordinator.pid", "worker": f"{NODE}/worker.pid"}
+
+
+def _noted(file: Path) -> int:
+    return int(file.read_text())
+
+
+async def _provision(server: str) -> None:
+    """Make the floor's logs and its bucket just as ours are made."""
+    subjects = Subjects(floor.PREFIX)
+    async with NatsBus(server, name="virtbus-bench-provision") as bus:
+        await connect_or_explain(bus)
+        await bus.provision([*logs(subjects, created=time.time()), bucket(subjects.bucket("domains"))])
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="virtbus-bench-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@asynccontextmanager
+async def _process(folder: Path, name: str, arguments: Sequence[str], word: str) -> AsyncIterator[Process]:
+    """Run a Python program; it has started once it printed `word`."""
+    log = folder / f"{name}.log"
+    with log.open("wb") as errors:
+        process = await anyio.open_process(
+            [sys.executable, *arguments], stdin=DEVNULL, stdout=PIPE, stderr=errors, start_new_session=True
+        )
+    try:
+        started = False
+        with anyio.move_on_after(START_S):
+            started = await _says(process, word)
+        if not started:
+            raise RuntimeError(f"{name} did not start: {log.read_text(errors='replace')[-2000:] or 'it said nothing'}")
+        yield process
+    finally:
+        await _end(process)
+
+
+async def _says(process: Process, word: str) -> bool:
+    assert process.stdout is not None
+    said = ""
+    async for chunk in TextReceiveStream(process.stdout, errors="replace"):
+        said += chunk
+        if word in said:
+            return True
+    return False
+
+
+async def _end(process: Process) -> None:
+    with anyio.CancelScope(shield=True):
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        with anyio.move_on_after(STOP_S):
+            await process.wait()
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.aclose()

@@ -1,0 +1,71 @@
+"""What a connection's hypervisor is and can really do."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import libvirt
+from lxml import etree
+
+from workers.drivers.libvirt import xml
+from workers.drivers.libvirt.session import is_embedded
+from workers.drivers.libvirt.verbs import VERBS
+from workers.drivers.port import Ability
+
+_KVM = "/dev/kvm"
+
+_LACKS: dict[str, frozenset[str]] = {"LXC": frozenset({"reset"})}
+"""Verbs that a driver (by libvirt's name of it) has no call for. What is not known here is claimed, and then `Impossible`."""
+
+
+def read(connection: Any, uri: str, events: list[str]) -> Ability:
+    """Ask the connection; raise `libvirtError`. `events` are those that could be registered for."""
+    capabilities = xml.parse(connection.getCapabilities())
+    _model, memory_mib, cpus, *_ = connection.getInfo()
+    lacking = _LACKS.get(connection.getType(), frozenset())
+    return Ability(
+        types=[kind for kind in _listed_types(capabilities) if _runs(connection, uri, kind)],
+        version=_version(connection.getVersion()),
+        verbs=[verb for verb in VERBS if verb not in lacking],
+        events=events,
+        arch=capabilities.findtext("host/cpu/arch") or "",
+        cpus=int(cpus),
+        memory_kib=int(memory_mib) * 1024,
+    )
+
+
+def free_memory_kib(connection: Any) -> int:
+    """Ask for the host's free memory; raise `libvirtError`.
+
+    The test driver has no host: what it calls free counts KiB as bytes, or is 0 where a file describes it, so its whole counts.
+    """
+    if connection.getType() == "TEST":
+        return int(connection.getInfo()[1]) * 1024
+    free = connection.getFreeMemory()
+    if not free:  # the binding returns 0 and raises nothing when the call failed
+        raise libvirt.libvirtError("virNodeGetFreeMemory() failed")
+    return int(free) // 1024
+
+
+def _listed_types(capabilities: etree._Element) -> list[str]:
+    """Return the domain types of the capabilities, each once, in their order."""
+    found = (domain.get("type") for domain in capabilities.iterfind("guest/arch/domain"))
+    return list(dict.fromkeys(kind for kind in found if kind))
+
+
+def _runs(connection: Any, uri: str, kind: str) -> bool:
+    """Tell whether a domain type really runs there: capabilities list what was compiled in as well."""
+    if kind == "kvm" and is_embedded(uri):
+        return os.access(_KVM, os.R_OK | os.W_OK)
+    try:
+        connection.getDomainCapabilities(None, None, None, kind)
+    except libvirt.libvirtError as error:
+        # A driver without that call has nothing finer than its capabilities; any other answer is a no.
+        return bool(error.get_error_code() == libvirt.VIR_ERR_NO_SUPPORT)
+    return True
+
+
+def _version(number: int) -> str:
+    """Return libvirt's packed version as people write it."""
+    return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"

@@ -1,0 +1,211 @@
+"""The worker process: takes options, opens journal, hypervisors and bus, runs one `Worker`, and leaves in time."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import NoReturn
+
+import anyio
+import structlog
+
+from orchestrator.bus.port import BusError
+from orchestrator.bus.reach import arrive, bus_at
+from orchestrator.protocol import token
+from orchestrator.protocol.error import Unsupported, WireError
+from orchestrator.protocol.subject import Subjects
+from workers.drivers.port import Driver
+from workers.engine.lease import Taken
+from workers.engine.publisher import Superseded
+from workers.journal.port import JournalError
+from workers.journal.sqlite import SqliteJournal
+from workers.worker import Worker
+
+QUIESCE_S = 0.4
+"""Seconds that running commands get to end before the worker is cancelled."""
+
+LEAVE_S = 1.1
+"""Seconds after a signal at which the process is gone, whatever hangs."""
+
+PATIENCE_S = 12.0
+"""Seconds after which a worker that is not ready yet says what may be missing; it waits ten for its hypervisors."""
+
+HYPERVISOR = "qemu:///system"
+DONE, FAILED, CANNOT = 0, 1, 2
+
+_log = structlog.get_logger()
+
+
+class _Parser(argparse.ArgumentParser):
+    """Complains in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the options and exit."""
+        self.exit(CANNOT, f"{message}; see '{self.prog} --help'\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    environment = os.environ.get
+    parser = _Parser(prog="virtbus worker", description="Run one node's worker: commands from the bus to its hypervisors, events back.")
+    parser.add_argument("--node", type=_word, default=_host(), help="name of the node (default: %(default)s)")
+    parser.add_argument("--hypervisor", metavar="URI", action="append", help=f"libvirt URI; repeatable (default: {HYPERVISOR})")
+    parser.add_argument("--data-dir", metavar="DIR", type=Path, help="where its journal is (default: XDG state directory/virtbus/NODE)")
+    parser.add_argument("--project", type=_word, default=token.DEFAULT_PROJECT, help="of domains that bear none (default: %(default)s)")
+    parser.add_argument("--label", metavar="NAME=VALUE", action="append", type=_label, default=[], help="label of the node; repeatable")
+    parser.add_argument("--server", metavar="URL", default=environment("VIRTBUS_SERVER", "nats://127.0.0.1:4222"), help="broker")
+    parser.add_argument("--creds", metavar="FILE", type=Path, default=environment("VIRTBUS_CREDS") or None, help="NATS credentials file")
+    parser.add_argument("--prefix", type=_word, default=environment("VIRTBUS_PREFIX", "virt"), help="first token of all subjects")
+    parser.add_argument("--durable", action="store_true", help="sync the journal to disk, so that it survives a power loss")
+    parser.add_argument("--wait", action="store_true", help="keep trying while the broker is away at the start")
+    parser.add_argument("--verbose", action="store_true", help="log more")
+    return parser
+
+
+def _host() -> str:
+    return socket.gethostname().replace(".", "-")
+
+
+def _word(value: str) -> str:
+    if not token.is_word(value):
+        raise argparse.ArgumentTypeError(f"{value!r} is no token: use 1 to 63 of A-Z a-z 0-9 _ -")
+    return value
+
+
+def _label(value: str) -> tuple[str, str]:
+    name, equals, text = value.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"{value!r} is no label: use NAME=VALUE")
+    return name, text
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a worker with the options of this process; never returns. Exits 0 when told to leave, 2 when it cannot serve."""
+    options = _parser().parse_args(arguments)
+    options.hypervisor = options.hypervisor or [HYPERVISOR]
+    _log_to_stderr(options.verbose)
+    uvloop = importlib.util.find_spec("uvloop") is not None
+    code = FAILED
+    try:
+        code = anyio.run(_main, options, backend_options={"use_uvloop": uvloop})
+    except Exception:  # noqa: BLE001  the root of everything here; the process must end even if threads hang
+        _log.exception("worker.failed")
+    _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process now: a libvirt call that hangs in a thread would keep the interpreter from ending by itself."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+async def _main(options: argparse.Namespace) -> int:
+    """Run the worker; return the exit code, and say in one sentence why where it cannot."""
+    code = DONE
+    try:
+        await _serve(options)
+    except* (WireError, BusError, JournalError, Taken, Superseded, OSError) as failures:
+        sys.stderr.write(f"{_first(failures)}\n")
+        code = CANNOT
+    return code
+
+
+def _first(failures: BaseExceptionGroup[BaseException]) -> str:
+    """Return the message of the first failure in a group, however deep."""
+    failure: BaseException = failures
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    return " ".join(str(failure).split())
+
+
+async def _serve(options: argparse.Namespace) -> None:
+    """Serve until a signal comes. Raises, in groups, what makes that impossible."""
+    reached = bus_at(options.server, name=f"virtbus-worker-{options.node}", creds=options.creds)
+    # the bus around the tasks: what they still say when they are cancelled must reach the broker
+    async with reached as bus, anyio.create_task_group() as tasks:
+        journal = _data_dir(options) / "journal.db"
+        worker = Worker(
+            bus,
+            SqliteJournal(journal, durable=options.durable),
+            _drivers(options.hypervisor),
+            node=options.node,
+            subjects=Subjects(options.prefix),
+            default_project=options.project,
+            labels=dict(options.label),
+            version=version("virtbus"),
+        )
+        tasks.start_soon(_until_told, worker, tasks.cancel_scope)
+        await arrive(bus, wait=options.wait)
+        async with anyio.create_task_group() as waiting:
+            waiting.start_soon(_explain_waiting)
+            await tasks.start(worker.run)
+            waiting.cancel_scope.cancel()
+        sys.stdout.write(f"worker {options.node} ready: {', '.join(map(_described, options.hypervisor))}\n")
+        sys.stdout.flush()
+        await anyio.sleep_forever()
+
+
+async def _explain_waiting() -> None:
+    await anyio.sleep(PATIENCE_S)
+    _log.warning("worker.not_ready", hint="do the logs exist? a coordinator makes them, and so does 'virtbus provision'")
+
+
+async def _until_told(worker: Worker, scope: anyio.CancelScope) -> None:
+    """Wait for a signal; then give what runs a moment to end, and cancel the rest. A second signal ends the process at once."""
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        await anext(aiter(signals))
+        watchdog = threading.Timer(LEAVE_S, _leave, (DONE,))
+        watchdog.daemon = True
+        watchdog.start()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _log.info("worker.leaving")
+    with anyio.move_on_after(QUIESCE_S):
+        await worker.quiesce()
+    scope.cancel()
+
+
+def _drivers(uris: Sequence[str]) -> list[Driver]:
+    """Return a driver for each URI. Raises `Unsupported` where libvirt-python is missing."""
+    try:
+        from workers.drivers.libvirt import LibvirtDriver  # noqa: PLC0415  an extra of the distribution
+    except ImportError as error:
+        raise Unsupported(f"libvirt cannot be used: {error}; pip install 'virtbus[worker]'") from error
+    return [LibvirtDriver(uri) for uri in uris]
+
+
+def _described(uri: str) -> str:
+    """Return a URI, with what people must know of libvirt's test driver: it lives inside this process."""
+    return f"{uri} (its domains end with this process)" if uri.startswith("test:///") else uri
+
+
+def _data_dir(options: argparse.Namespace) -> Path:
+    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    path: Path = options.data_dir or state / "virtbus" / options.node
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _log_to_stderr(verbose: bool) -> None:
+    """Log lines for people on a terminal, JSON lines elsewhere."""
+    shown = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info,
+            shown,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if verbose else logging.INFO),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
