@@ -22,6 +22,12 @@ from orchestrator.bus.embedded import tied
 
 NODES = ("n1", "n2")
 _MARK = "VIRTBUS_DEMO"
+_QEMU_CONF = """\
+# no virtlogd runs beside a driver inside a worker
+stdio_handler = "file"
+# a container may not write the attributes in which libvirt remembers owners; all files here are ours, and removed at the end
+remember_owner = 0
+"""
 _STOP_S = 10.0
 _PAUSE_S = 0.05
 
@@ -49,6 +55,7 @@ class Fleet:
 
     def __enter__(self) -> Self:
         """Start the processes; they need some seconds until they serve."""
+        self._settle_qemu()
         arguments = ["up", "--nodes", str(len(NODES)), "--hypervisor", self._hypervisor]
         arguments += ["--port", str(self._port), "--data-dir", str(self.folder / "data")]
         with self.log.open("wb") as log:
@@ -107,6 +114,13 @@ class Fleet:
                         return pid
                 await anyio.sleep(_PAUSE_S)
         raise FleetError(f"no worker of {node} came within {limit_s:g} s:\n{self.last_words()}")
+
+    def _settle_qemu(self) -> None:
+        """Write the settings of each node's embedded QEMU driver before it looks for them."""
+        for node in NODES if self._hypervisor == "qemu:///embed" else ():
+            settings = self.folder / "data" / node / "qemu" / "etc" / "qemu.conf"
+            settings.parent.mkdir(parents=True)
+            settings.write_text(_QEMU_CONF)
 
     def _stop(self) -> None:
         if self._process is None or self._process.poll() is not None:

@@ -23,7 +23,6 @@ from orchestrator.bus.port import NO_HEADERS, Deliver, Headers, Message, NoRespo
 
 _ATTEMPT_S = 10.0
 _PAUSE_S = (0.1, 2.0)
-_BRIEF_S = 1.0
 _LEAVE_S = 1.0
 _SAY_AGAIN_S = 10.0
 _MAX_SAID = 100
@@ -155,8 +154,8 @@ class Channel:
             connection = Connection(self._report)
             try:
                 await self._attempt(connection)
-                lasted_s = await self._live(connection)
-                pause = _PAUSE_S[0] if lasted_s > _BRIEF_S else min(pause * 2, _PAUSE_S[1])
+                pause = _PAUSE_S[0]
+                await self._live(connection)
             except TurnedAway as error:
                 self._note(error)
                 pause = min(pause * 2, _PAUSE_S[1])
@@ -271,14 +270,13 @@ class Channel:
         if not known:
             raise reason(connection.cause, where)
 
-    async def _live(self, connection: Connection) -> float:
-        """Be connected until the connection ends; return how many seconds it lasted."""
+    async def _live(self, connection: Connection) -> None:
+        """Be connected until the connection ends."""
         self.link.begin()
         _log.info("bus.connected", session=self.link.session)
         await connection.ended.wait()
         self.fault = str(reason(connection.cause, shown(self._servers)))
         _log.warning("bus.disconnected", session=self.link.session, reason=self.fault)
-        return time.monotonic() - self.link.since
 
     def _end(self) -> None:
         """Forget the connection and fail whatever waits for it."""

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import logging
 import sys
 from time import monotonic
 
 import anyio
 import msgspec
+import structlog
 
+from orchestrator.bus.port import BusError
+from orchestrator.protocol.error import WireError
+from tests.bench.clients import NoEffect
 from tests.bench.measure import measured
 from tests.bench.rows import Figures, Row, Verdict, figures, rounds, rows, verdicts
-from tests.bench.stage import DOMAINS, staged
+from tests.bench.stage import DOMAINS, NotStarted, staged
 from tests.bench.writes import Writes, counted
 
 LATENCY_GOAL, THROUGHPUT_GOAL = 1.5, 0.6
@@ -22,6 +27,7 @@ TURN_S, FEWEST = 0.7, 3
 WARM_S = 0.2
 END_S = 2.0
 PARTS = ("client", "broker", "coordinator", "worker")
+CANNOT, INTERRUPTED = 2, 130
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,16 +80,26 @@ def table(report: Report) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Run the benchmark with the options of this process."""
+def main() -> int:
+    """Run the benchmark with the options of this process; return the exit code, not 0 only where it could not be run."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="What a command costs, side by side.")
     parser.add_argument("--seconds", type=float, default=60.0, help="about how long it may take (default: %(default)g)")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     options = parser.parse_args()
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING), logger_factory=structlog.WriteLoggerFactory(sys.stderr)
+    )
     uvloop = importlib.util.find_spec("uvloop") is not None
-    report = anyio.run(bench, options.seconds, backend_options={"use_uvloop": uvloop})
+    try:
+        report = anyio.run(bench, options.seconds, backend_options={"use_uvloop": uvloop})
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except (NotStarted, NoEffect, BusError, WireError) as error:
+        sys.stderr.write(f"the benchmark could not be run: {error}\n")
+        return CANNOT
     sys.stdout.write(f"{msgspec.json.encode(report).decode() if options.json else table(report)}\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

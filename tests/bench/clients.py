@@ -1,7 +1,7 @@
 """Who sends the commands that are measured: plain nats-py to the floor, our own client and bus to the real thing.
 
 Both say `run`, `api` and `cmd` and return when the result is there; both wait for results of `run` and `cmd` on one
-subscription to `res`. A command that had no effect raises, so that nothing is measured but commands that did something.
+subscription to `res`. A command that had no effect raises `NoEffect`, so that nothing is measured but commands that did something.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ from tests.bench import floor
 
 NODE = "n1"
 PROJECT = "default"
+
+
+class NoEffect(Exception):
+    """A command changed nothing, so what was measured is not what was meant."""
 
 
 class Ways(Protocol):
@@ -146,4 +150,4 @@ class OurClient:
 
 def _check(changed: object, uuid: str, verb: str) -> None:
     if changed is not True:
-        raise RuntimeError(f"{verb} of {uuid} had no effect; what was measured is not what was meant")
+        raise NoEffect(f"{verb} of {uuid} had no effect")

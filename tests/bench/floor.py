@@ -1,23 +1,27 @@
 """The floor: a bare script with the broker writes and journal commits of the real thing, and nothing else.
 
 Three roles, each a process of its own as in production: `worker`, `coordinator`, and `responder` for the row of plain
-request and reply. Plain nats-py, sqlite3 and json; no validation, no look before or after the call, no thread, no
-libvirt events, no recovery. A command costs, here as there:
+request and reply. Plain nats-py, sqlite3 and json. A command costs, here as there:
 
-| step                                                               | broker              | journal  |
-|--------------------------------------------------------------------|---------------------|----------|
-| `run`: the client appends it to `RUN`                              | 1 append            |          |
-| the broker republishes it to the worker                            | 1 push              |          |
-| it is received; then begun; the libvirt call; then its events, its outcome and the domain's state | | 3 commits |
-| its lifecycle event and its terminal event, one at a time, fenced  | 2 appends           | 2 commits |
-| from ten events waiting: all that wait as one atomic batch, fenced | 1 batch for all     | 1 commit for all |
-| the domain's state key                                             | 1 append            |          |
-| its result                                                         | 1 publish           |          |
-| `api`: a request before it; the coordinator appends and answers    | 1 request and reply |          |
-| `cmd`: the client appends to `CMD`; the coordinator follows that log by a consumer and appends | 1 append, 1 push | |
+| step                                                                     | broker               | journal          |
+|--------------------------------------------------------------------------|----------------------|------------------|
+| `run`: the client appends it to `RUN`, the broker pushes it to the worker | 1 append, 1 push     |                  |
+| received                                                                 |                      | 1 commit         |
+| begun                                                                    |                      | 1 commit         |
+| the libvirt call; its outcome, two events and the domain's state         |                      | 1 commit         |
+| lifecycle event, terminal event: fenced, one in flight                   | 2 appends            | 2 commits        |
+| the same from ten events waiting: all that wait as one atomic batch      | 1 batch for all      | 1 commit for all |
+| the domain's state key                                                   | 1 append             |                  |
+| the result                                                               | 1 publish            |                  |
+| `api`: before it a request; the coordinator appends, answers at the result | 1 request, 1 reply |                  |
+| `cmd`: before it the client appends to `CMD`; the coordinator follows that log by a consumer and appends | 1 append, 1 push | |
 
-The commits that note what is stored are not waited for. Commits that wait at the same moment are one transaction, state
-keys of different domains are written side by side, and the journal is synced as little as a worker's (`synchronous=OFF`).
+Same too: uvloop where it is installed, the broker, the logs' settings, a journal that is not synced (`synchronous=OFF`,
+pages and log of the same size), group commit, state keys of different domains written side by side, the client's process.
+
+Not here: validation, ledger look-ups, looks before and after the call, the thread around it, libvirt's own event, recovery,
+permissions, and the coordinator's mirror of the state keys (1 push a key). The commits that note what is stored are not
+waited for. So the floor is as low as the promises allow.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class Blocking:
         """Time single calls."""
         call, uuid, times = self._call, self._domains.uuids[0], []
         end = perf_counter() + seconds
-        while (began := perf_counter()) < end:
+        while perf_counter() < end:
             verb = self._domains.turn(uuid)
             began = perf_counter()
             call(uuid, verb)
@@ -89,7 +89,10 @@ class Awaited:
 
 
 class Round(msgspec.Struct, frozen=True):
-    """One round of one row. p50, p95: seconds. cpu: seconds of processor that each process spent for a command, in flight with others."""
+    """One turn of one row. p50, p95: seconds, one at a time. rate: commands a second, many in flight.
+
+    cpu: seconds of processor that each process then spent a command.
+    """
 
     p50: float
     p95: float
@@ -98,7 +101,7 @@ class Round(msgspec.Struct, frozen=True):
 
 
 async def measured(probe: Probe, seconds: float, pids: Mapping[str, int]) -> Round:
-    """Measure one round, for `seconds` in all."""
+    """Measure one turn, for `seconds` in all: one half singly, one half at once."""
     times = await probe.singly(seconds / 2)
     before = {name: processor_s(pid) for name, pid in pids.items()}
     done, took = await probe.at_once(seconds / 2)
@@ -112,9 +115,13 @@ def percentile(values: Sequence[float], percent: int) -> float:
 
 
 def processor_s(pid: int) -> float:
-    """Return the seconds of processor that a process has had; 0 where the kernel does not tell (only Linux does)."""
+    """Return the seconds of processor that the living threads of a process have had; 0 where the kernel does not tell (only Linux does)."""
     tasks = Path(f"/proc/{pid}/task")
+    return sum(map(_thread_s, tasks.iterdir())) if tasks.exists() else 0.0
+
+
+def _thread_s(task: Path) -> float:
     try:
-        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks.iterdir()) / 1e9
-    except (FileNotFoundError, ProcessLookupError):
+        return int((task / "schedstat").read_text().split()[0]) / 1e9
+    except (FileNotFoundError, ProcessLookupError):  # it ended while we looked
         return 0.0

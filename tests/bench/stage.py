@@ -1,7 +1,8 @@
 """All processes that are measured, started once: `virtbus up` and, on its broker, the floor's own.
 
-`up` runs broker, coordinator and one worker as in production; the floor has the same: a coordinator and a worker as
-processes, and one more that answers plain requests. Each worker has a private libvirt test driver with the same domains.
+`up` runs broker, coordinator and one worker as in production, the latter two with the least permissions. The floor has the
+same without permissions, and a process that answers plain requests. Each worker has a private libvirt test driver with the
+same domains.
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ _DOMAIN = (
 )
 
 
+class NotStarted(Exception):
+    """A process did not start; the message says which, and what it said."""
+
+
 class Stage:
     """What runs: the broker's URL, a hypervisor for calls of one's own, and the processes by name."""
 
@@ -55,7 +60,7 @@ def uuids() -> list[str]:
 
 @asynccontextmanager
 async def staged() -> AsyncIterator[Stage]:
-    """Start all processes, end them with the context and remove what they wrote. Raises `RuntimeError` if one does not start."""
+    """Start all processes, end them with the context and remove what they wrote. Raises `NotStarted`."""
     with _folder() as folder:
         description = folder / "node.xml"
         domains = (_DOMAIN.format(number, uuid) for number, uuid in enumerate(uuids()))
@@ -119,7 +124,7 @@ async def _process(folder: Path, name: str, arguments: Sequence[str], word: str)
         with anyio.move_on_after(START_S):
             started = await _says(process, word)
         if not started:
-            raise RuntimeError(f"{name} did not start: {log.read_text(errors='replace')[-2000:] or 'it said nothing'}")
+            raise NotStarted(f"{name} did not start: {log.read_text(errors='replace')[-2000:] or 'it said nothing'}")
         yield process
     finally:
         await _end(process)

@@ -5,11 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
-import subprocess
-import sys
-import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import anyio
@@ -18,8 +14,9 @@ import pytest
 from orchestrator.bus.nats import NatsBus
 from orchestrator.protocol import token
 from tests.e2e import audit
-from tests.e2e.fleet import PROJECT_ROOT, SUBJECTS, Fleet, everything, publish
-from tests.hypervisors import private_libvirtd, unavailable
+from tests.e2e.fleet import SUBJECTS, Fleet, everything, publish
+from tests.e2e.places import PLACES, TEST, Place
+from tests.hypervisors import unavailable
 
 pytestmark = [
     pytest.mark.anyio,
@@ -32,52 +29,17 @@ COMMANDS = int(os.environ.get("KILL_COMMANDS", "240"))
 DOMAINS = 8
 SEED = int(os.environ.get("KILL_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
 
-QEMU = """<domain type="qemu"><name>{name}</name><memory unit="MiB">32</memory>
-<os><type arch="x86_64" machine="pc">hvm</type></os><devices><emulator>/usr/bin/qemu-system-x86_64</emulator></devices></domain>"""
-TEST = '<domain type="test"><name>{name}</name><memory>8192</memory><os><type>hvm</type></os></domain>'
-
-
-class Hypervisors:
-    """The two nodes' URIs, the XML that they take, and how an outsider lists their domains."""
-
-    def __init__(self, uris: dict[str, str], xml: str) -> None:
-        self.uris = uris
-        self.xml = xml
-
-    def ask(self, node: str, what: str) -> dict[str, str]:
-        """`list` or `destroy` the domains of a node whose worker is down; return their states before, by name."""
-        command = [sys.executable, "-m", "tests.e2e.listing", self.uris[node], what]
-        environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT)}
-        listed = subprocess.run(command, check=True, capture_output=True, env=environment, timeout=60)
-        found: dict[str, str] = json.loads(listed.stdout)
-        return found
-
-
 @pytest.fixture(params=["embed", "libvirtd-test"])
-def hypervisors(request: pytest.FixtureRequest) -> Iterator[Hypervisors]:
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
     """Real hypervisors that outlive a worker: embedded QEMU, and the test driver behind a libvirtd of its own."""
-    with ExitStack() as stack:
-        if request.param == "embed":
-            roots = {node: stack.enter_context(tempfile.TemporaryDirectory(prefix="vb")) for node in ("n1", "n2")}
-            for root in roots.values():
-                Path(root).chmod(0o711)  # QEMU runs as a user of its own
-                (Path(root) / "etc").mkdir()
-                (Path(root) / "etc" / "qemu.conf").write_text('stdio_handler = "file"\n')  # no virtlogd here
-            made = Hypervisors({node: f"qemu:///embed?root={root}" for node, root in roots.items()}, QEMU)
-            yield made
-            for node in roots:
-                made.ask(node, "destroy")
-        else:
-            daemons = {node: stack.enter_context(private_libvirtd()) for node in ("n1", "n2")}
-            for daemon in daemons.values():
-                stack.enter_context(daemon.held("test"))
-            yield Hypervisors({node: daemon.uri("test") for node, daemon in daemons.items()}, TEST)
+    with PLACES[request.param](["n1", "n2"]) as place:
+        yield place
 
 
 @pytest.fixture
-async def fleet(hypervisors: Hypervisors, tmp_path: Path) -> AsyncIterator[Fleet]:
+async def fleet(place: Place, tmp_path: Path) -> AsyncIterator[Fleet]:
     """Everything as real processes, under the credentials of production."""
-    fleet = Fleet(tmp_path, hypervisors.uris)
+    fleet = Fleet(tmp_path, place.uris)
     await fleet.start()
     try:
         yield fleet
@@ -127,10 +89,10 @@ async def all_ended(bus: NatsBus, ids: set[str], within_s: float) -> None:
 
 
 @pytest.mark.timeout(900)
-async def test_kill_9_of_any_part_loses_nothing_and_doubles_nothing(fleet: Fleet, hypervisors: Hypervisors) -> None:
+async def test_kill_9_of_any_part_loses_nothing_and_doubles_nothing(fleet: Fleet, place: Place) -> None:
     """Workers, coordinator and broker are killed while commands run; then the logs, libvirt and the call counts are compared."""
     chance = random.Random(SEED)
-    sent = script(chance, hypervisors.xml)
+    sent = script(chance, place.xml)
     ids = {identity for commands in sent.values() for identity, _, _ in commands}
     async with fleet.client() as bus:
         async with anyio.create_task_group() as tasks:
@@ -143,18 +105,18 @@ async def test_kill_9_of_any_part_loses_nothing_and_doubles_nothing(fleet: Fleet
         events = audit.parsed(await everything(bus, SUBJECTS.log_evt, SUBJECTS.events))
         kept = await everything(bus, "KV_virt_domains", "$KV.virt_domains.>")
     audit.check_one_end_each(events, ids)
-    for node in hypervisors.uris:
+    for node in place.uris:
         audit.check_sequences(events, node)
     audit.check_order(events, {name: [identity for identity, _, _ in commands] for name, commands in sent.items()})
     audit.check_effects(events, fleet.calls())
     await fleet.stop_workers()
-    for node in hypervisors.uris:
+    for node in place.uris:
         told = {
             state["name"]: state["state"]
             for state in (json.loads(message.body) for message in kept if message.body)
             if state["node"] == node
         }
-        assert hypervisors.ask(node, "list") == told
+        assert place.ask(node, "list") == told
     assert "Traceback" not in fleet.logs()
     assert sum(event["type"].endswith("command.succeeded") for event in events) > len(ids) / 4, "hardly anything was done"
     print(f"\nseed {SEED}: {len(ids)} commands, {len(events)} events, not succeeded: {dict(audit.failures(events))}")

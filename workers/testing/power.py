@@ -87,7 +87,7 @@ class PowerLaws(Laws):
         """The call returns whatever the guest does; if it is off then, `stopped` says so."""
         guest = stage.guest()
         guest.create()
-        guest.run("shutdown")
+        guest.request("shutdown")
         if not guest.look().active:
             assert ("stopped", "shutdown") == guest.told("stopped")[-1]
 
@@ -97,7 +97,7 @@ class PowerLaws(Laws):
         guest = stage.guest()
         guest.create()
         if verb in stage.ability.verbs:
-            guest.run(verb)
+            guest.request(verb)
         else:
             with pytest.raises(Impossible):
                 guest.run(verb)

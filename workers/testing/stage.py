@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid as _uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -87,6 +88,19 @@ class Guest:
     def create(self, xml: str | None = None) -> None:
         """Define and start it."""
         self.run("create-xml", XmlArgs(xml=xml or self.xml))
+
+    def request(self, verb: str) -> None:
+        """Carry out a verb that needs the guest's help, again for as long as it is refused: a container just started has no init yet."""
+        deadline = time.monotonic() + self.stage.bench.patience_s
+        while True:
+            try:
+                self.run(verb)
+            except Rejected:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)  # nothing tells that the guest can be asked
+            else:
+                return
 
     def look(self) -> Sighting:
         """Return what is seen of it."""

@@ -216,6 +216,19 @@ def test_the_listener_hears_in_libvirts_thread(driver: LibvirtDriver) -> None:
     assert len(threads) == 2
 
 
+@pytest.mark.parametrize(("version", "calls"), [(9_000_000, []), (10_004_000, [(5, 3)])])
+def test_keepalives_are_left_off_where_they_crash(monkeypatch: pytest.MonkeyPatch, version: int, calls: list[tuple[int, int]]) -> None:
+    """CVE-2024-4418: a libvirt older than 10.4 takes the whole process with it."""
+    seen: list[tuple[int, int]] = []
+    watched = Binding(libvirt.open("test:///default"), setKeepAlive=lambda *arguments: seen.append(arguments))
+    monkeypatch.setattr(libvirt, "getVersion", lambda: version)
+    monkeypatch.setattr(libvirt, "open", lambda _: watched)
+    driver = LibvirtDriver("test:///default")
+    driver.open(Recorder())
+    driver.close()
+    assert calls == seen
+
+
 def test_a_loop_that_runs_elsewhere_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """No second implementation is registered and no thread begun; else one, once."""
     registered: list[str] = []

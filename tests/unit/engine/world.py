@@ -82,6 +82,7 @@ class Worker:
         self.gate: dict[str, anyio.Event] = {}
         self.fail: dict[str, WireError] = {}
         self.mute = False
+        self.leased = False
         self.done = 0
         self._free_kib = free_kib
         self._types = types
@@ -102,11 +103,13 @@ class Worker:
 
     async def renew(self) -> None:
         """Renew the lease."""
+        self.leased = True
         lease = Lease(node=self.name, epoch=self.epoch, cursor=self.done, done=self.done, updated=timestamp(time.time()))
         await self.bucket("leases").put(self.name, codec.encode(lease))
 
     async def leave(self) -> None:
         """Give the lease back."""
+        self.leased = False
         await self.bucket("leases").remove(self.name, marker_s=60)
 
     async def run(self) -> None:
@@ -122,6 +125,8 @@ class Worker:
                     message = self._queue.pop(0)
                     await self._handle(message)
                     self.done = max(self.done, message.sequence)
+                    if self.leased:
+                        await self.renew()
                 self._wake = anyio.Event()
                 await self._wake.wait()
 

@@ -16,6 +16,11 @@ from workers.drivers.port import Happening, Listener, Lost
 
 _KEEPALIVE_S = 5
 _KEEPALIVE_COUNT = 3
+_KEEPALIVE_SINCE = 10_004_000
+"""Older libvirt crashes the process when a keepalive runs out while several calls wait (CVE-2024-4418): there it is left off.
+
+Without it a hypervisor that hangs is found out by whoever waits for a call; one that dies is told by the kernel.
+"""
 
 _CLOSE_REASONS = ("an error on the connection", "the hypervisor closed it", "no answer to keepalives", "this side closed it")
 """virConnectCloseReason."""
@@ -60,7 +65,8 @@ class Session:
     def register(self) -> None:
         """Watch over the connection and register for events; raise `libvirtError`."""
         _where_supported(self._connection.registerCloseCallback, self._closed, None)
-        _where_supported(self._connection.setKeepAlive, _KEEPALIVE_S, _KEEPALIVE_COUNT)
+        if libvirt.getVersion() >= _KEEPALIVE_SINCE:
+            _where_supported(self._connection.setKeepAlive, _KEEPALIVE_S, _KEEPALIVE_COUNT)
         self._callbacks = events.register(self._connection, self._emit)
 
     @contextmanager
