@@ -195,6 +195,7 @@ class Play:
         seen = self._events.items
         self._score.judge(f"each of {len(ids)} commands has one terminal event", witness.wrong_ends(seen, ids))
         self._score.judge(f"{len(seen)} events: sequences from 1, without holes, in each worker's epoch", witness.holes(seen))
+        self._score.judge("each epoch of a worker goes on where the one before ended", witness.torn_epochs(seen))
         self._score.judge("the events of each domain form one chain", witness.broken_chains(seen))
         self._score.judge("the domain's life is told in order", witness.missing_steps(seen, str(self._uuid), LIFE))
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
+from typing import Any
 
+from orchestrator.protocol import codec
 from orchestrator.protocol.event import TERMINAL, Event
 
 _Stream = tuple[str, ...]
@@ -31,6 +33,19 @@ def broken_chains(events: Iterable[Event]) -> list[str]:
             if event.previous != before:
                 found.append(f"{node} {epoch} {subject}: {event.sequence} says {event.previous}, and {before} came before")
             before = event.sequence
+    return found
+
+
+def torn_epochs(events: Iterable[Event]) -> list[str]:
+    """Return where a worker's `node.online` does not name the last event of its epoch before."""
+    found = []
+    for (node,), stream in _streams(events, lambda event: (event.node,)).items():
+        for last, online in pairwise(stream):
+            if last.epoch != online.epoch:
+                end = {"epoch": last.epoch, "sequence": last.sequence}
+                told = codec.decode(codec.encode(online.data), dict[str, Any]).get("previous")
+                if told != end:
+                    found.append(f"{node} {online.epoch}: begins after {told}, and the epoch before ended with {end}")
     return found
 
 

@@ -15,7 +15,6 @@ from orchestrator.protocol.error import Invalid, NodeUnavailable, WireError
 from orchestrator.protocol.verb import VERBS
 
 DONE, NO, CANNOT = 0, 1, 2
-INTERRUPTED = 130
 
 
 def _version(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
@@ -48,8 +47,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return int(_group().main(args=arguments, prog_name="virtbus", obj=settings, standalone_mode=False) or DONE)
     except click.ClickException as error:
         return _refused(CANNOT, Invalid(_usage(error)), settings)
-    except click.Abort:
-        return INTERRUPTED
     except WireError as error:
         return _refused(NO, error, settings)
     except BusError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +30,6 @@ _TEST = "test:///default"
 @click.pass_obj
 def up(settings: Settings, nodes: int, hypervisors: tuple[str, ...], port: int, data_dir: Path | None, durable: bool) -> None:
     """Run the whole system on this machine until interrupted: broker, coordinator, workers, as processes under this one."""
-    _end_quietly()
     import anyio  # noqa: PLC0415  not on the way of --help
 
     from orchestrator.cli.layout import default_data_dir, is_private  # noqa: PLC0415  needs POSIX
@@ -52,7 +50,6 @@ def up(settings: Settings, nodes: int, hypervisors: tuple[str, ...], port: int, 
 @click.pass_obj
 def coordinator(settings: Settings, name: str | None) -> None:
     """Run a coordinator until interrupted: it answers requests, chooses nodes, and keeps the logs in order."""
-    _end_quietly()
     from orchestrator import service  # noqa: PLC0415  not on the way of --help
 
     service.run(_options(settings, name or service.host()))
@@ -93,11 +90,6 @@ def _options(settings: Settings, name: str) -> Options:
     return Options(
         server=settings.server, name=name, prefix=settings.prefix, creds=creds, wait=settings.wait, verbose=settings.verbose
     )
-
-
-def _end_quietly() -> None:
-    """Until an event loop takes Ctrl-C over, let it end the process at once and without a traceback."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 COMMANDS = (up, coordinator, worker, provision)

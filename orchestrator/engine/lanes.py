@@ -4,8 +4,9 @@ A command joins, at once and without waiting, the lanes of all keys that it touc
 addressed or created by name, `<project>/<name>`. It has its turn when it is first in all of them, and keeps it until it
 leaves. A lane exists only while somebody is in it.
 
-A name may turn out to mean a domain whose lane its command had not joined. Then it is put there by its number, which is its
-age, and waits again. So whoever waits, waits only for older commands or for one that has its turn; nobody waits in a circle.
+A name may turn out to mean a domain whose lane its command had not joined. Then it waits again, in that lane too. Who waits
+stands in each lane by number, which is age, behind who has its turn. So everybody waits only for older commands or for one
+that has its turn, and that waits for nobody: there are no circles.
 """
 
 from __future__ import annotations
@@ -71,15 +72,19 @@ class Lanes:
         return key in self._lanes
 
     def extend(self, ticket: Ticket, key: str) -> None:
-        """Put a ticket into one more lane, behind who has its turn there and who is older."""
+        """Put a ticket into one more lane; in all its lanes it stands behind who has its turn, and who is older."""
         if key in ticket.keys:
             return
-        lane = self._lanes.setdefault(key, [])
-        behind = 1 if lane and lane[0].first else 0
-        lane.insert(bisect_left(lane, ticket.number, lo=behind, key=_number), ticket)
+        for each in ticket.keys:
+            self._lanes[each].remove(ticket)
         ticket.keys.append(key)
         ticket.withhold()
-        self._grant(ticket)
+        for each in ticket.keys:
+            lane = self._lanes.setdefault(each, [])
+            behind = 1 if lane and lane[0].first else 0
+            lane.insert(bisect_left(lane, ticket.number, lo=behind, key=_number), ticket)
+        for each in ticket.keys:
+            self._grant(self._lanes[each][0])
 
     def leave(self, ticket: Ticket) -> None:
         """Take a ticket out of its lanes, and give the next their turn."""

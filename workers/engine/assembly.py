@@ -32,8 +32,8 @@ from workers.engine.record import NodeRecord
 from workers.engine.runner import Runner
 from workers.journal.port import Entry, Journal, Recovery
 
-READY_S = 10.0
-"""Seconds that a start waits for hypervisors before it goes on without those that do not answer."""
+OPEN_S = 90.0
+"""Seconds that a start waits for a hypervisor that neither opens nor fails: QEMU's abilities may be probed meanwhile."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,9 +101,9 @@ class Assembly:
         await tasks.start(self._runner.run)
         for hypervisor in self._hypervisors:
             tasks.start_soon(hypervisor.run, self._opened)
-        with anyio.move_on_after(READY_S):
+        with anyio.move_on_after(OPEN_S):
             for hypervisor in self._hypervisors:
-                await hypervisor.ready()
+                await hypervisor.tried()
         self._take_up()
         await tasks.start(self._intake.run)
         self._intake_runs = True

@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable
 import anyio
 import msgspec
 import structlog
-from anyio.abc import TaskStatus
 
 from orchestrator.protocol.node import Hypervisor as HypervisorRecord
 from workers.drivers.port import Ability, Driver, DriverError, Happening, Impossible, Missing, Rejected, Sighting
@@ -40,6 +39,7 @@ class Hypervisor:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lost = anyio.Event()
         self._ready = anyio.Event()
+        self._tried = anyio.Event()
 
     @property
     def uri(self) -> str:
@@ -55,6 +55,10 @@ class Hypervisor:
         """Wait until it is open and scanned."""
         await self._ready.wait()
 
+    async def tried(self) -> None:
+        """Wait until it is open and scanned, or could not be opened for the first time."""
+        await self._tried.wait()
+
     def record(self) -> HypervisorRecord:
         """Return what the node record says of it."""
         ability = self.ability or Ability(types=[], version="", verbs=[], events=[], arch="", cpus=0, memory_kib=0)
@@ -67,15 +71,10 @@ class Hypervisor:
             connected=self.connected,
         )
 
-    async def run(
-        self, opened: Callable[[Hypervisor, str], Awaitable[None]], *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
-    ) -> None:
-        """Keep it open for ever; `opened` scans it (given why it had to be opened), after which its events flow.
-
-        Started once it was open and scanned for the first time.
-        """
+    async def run(self, opened: Callable[[Hypervisor, str], Awaitable[None]]) -> None:
+        """Keep it open for ever; `opened` scans it (given why it had to be opened), after which its events flow."""
         self._loop = asyncio.get_running_loop()
-        reason, attempt, started = "start", 0, False
+        reason, attempt = "start", 0
         while True:
             self._live, self._lost = False, anyio.Event()
             try:
@@ -83,14 +82,12 @@ class Hypervisor:
                 await opened(self, reason)
             except DriverError as error:
                 log.warning("hypervisor not reachable", uri=self.uri, reason=str(error))
+                self._tried.set()
                 await anyio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
                 attempt += 1
                 continue
             attempt = 0
             self._release()
-            if not started:
-                started = True
-                task_status.started()
             await self._lost.wait()
             self._ready = anyio.Event()
             reason = "hypervisor connection lost"
@@ -140,5 +137,6 @@ class Hypervisor:
         held, self.held = self.held, []
         self._live = True
         self._ready.set()
+        self._tried.set()
         for happening in held:
             self._deliver(self, happening)

@@ -25,9 +25,9 @@ Write = Callable[[str, str], str]
 class Bench(msgspec.Struct, kw_only=True):
     """What the laws need of a driver's author.
 
-    driver: not opened. xml: the smallest domain that starts there, 1 processor, 65536 KiB. unstartable: one that can be
-    defined and not started (None: there is no such). sever: break the connection and return when `open` can work again
-    (None: it cannot break). patience_s: how long an event may take.
+    driver: not opened. xml: the smallest domain that starts there, one processor, with `<memory>65536</memory>`.
+    unstartable: one that can be defined and not started (None: there is no such). sever: break the connection and return
+    when `open` can work again (None: it cannot break). patience_s: how long an event may take.
     """
 
     driver: Driver

@@ -26,7 +26,7 @@ GOOD = [
     told(4, 2, "lifecycle.started", commandid="a"),
     told(5, 4, "command.succeeded", commandid="a"),
     told(9, 0, "command.failed", commandid="b", source="/virt/coordinators/c1", node="_"),
-    told(1, 0, "node.online", subject="n1", project="_", epoch="01B"),
+    told(1, 0, "node.online", subject="n1", project="_", epoch="01B", data={"previous": {"epoch": "01A", "sequence": f"{5:016d}"}}),
     told(2, 0, "lifecycle.stopped", epoch="01B"),
 ]
 
@@ -34,6 +34,7 @@ GOOD = [
 def test_a_log_that_keeps_all_promises_has_no_faults() -> None:
     """Two epochs, two domains, and a coordinator that promises no contiguity."""
     found = [*witness.holes(GOOD), *witness.broken_chains(GOOD), *witness.wrong_ends(GOOD, ["a", "b"])]
+    found += witness.torn_epochs(GOOD)
     found += witness.missing_steps(GOOD, WEB, ["defined", "started", "stopped"])
     assert found == []
 
@@ -47,6 +48,13 @@ def test_a_lost_event_is_a_hole(lost: int) -> None:
 def test_a_doubled_event_is_a_hole() -> None:
     """The same sequence twice is no contiguous sequence."""
     assert witness.holes([*GOOD[:2], GOOD[1]]) != []
+
+
+def test_an_event_lost_at_the_end_of_an_epoch_tears_it_from_the_next() -> None:
+    """No sequence shows it, but the next epoch names what came last."""
+    log = [*GOOD[:4], *GOOD[5:]]
+    assert witness.holes(log) == []
+    assert len(witness.torn_epochs(log)) == 1
 
 
 def test_an_event_lost_from_one_domain_breaks_its_chain() -> None:

@@ -13,7 +13,7 @@ from anyio.abc import TaskGroup
 
 from orchestrator.bus.logs import buckets, logs
 from orchestrator.bus.memory import MemoryBroker, MemoryBus
-from orchestrator.bus.port import Headers, Message, Outgoing, Start
+from orchestrator.bus.port import Headers, LogConfig, Message, Outgoing, Start
 from orchestrator.control.intake import timestamp
 from orchestrator.engine.coordinator import Coordinator
 from orchestrator.engine.pace import Pace
@@ -22,7 +22,7 @@ from orchestrator.protocol.command import DomainRef, Result, answer, decode_comm
 from orchestrator.protocol.domain import Observed, Owner
 from orchestrator.protocol.error import AlreadyExists, Conflict, NotFound, WireError
 from orchestrator.protocol.event import Event, event
-from orchestrator.protocol.node import Allocated, Hypervisor, Lease, Node
+from orchestrator.protocol.node import Allocated, Hypervisor, Leader, Lease, Node
 from orchestrator.protocol.subject import Subjects, domain_key
 from orchestrator.protocol.verb import VERBS, find
 from orchestrator.store.kv import KeyValue
@@ -278,10 +278,15 @@ class World:
         self.tasks = tasks
         """In which all that is started runs."""
         self.workers: dict[str, Worker] = {}
+        self.configs = [*logs(SUBJECTS, created=time.time()), *buckets(SUBJECTS)]
 
     def bucket(self, name: str) -> KeyValue:
         """Open a bucket."""
         return KeyValue(self.bus, SUBJECTS.bucket(name))
+
+    def smaller(self, config: LogConfig) -> LogConfig:
+        """Return the configuration of a log that is full already."""
+        return msgspec.structs.replace(config, max_bytes=1)
 
     async def worker(self, name: str, *, free_kib: int = 1_000_000, types: tuple[str, ...] = ("test",)) -> Worker:
         """Start a worker."""
@@ -374,11 +379,17 @@ class Running:
         try:
             with self.scope:
                 async with self.bus, anyio.create_task_group() as tasks:
-                    await tasks.start(Coordinator(self.bus, subjects=SUBJECTS, name=self.name, version="1", pace=self.pace).run)
+                    coordinator = Coordinator(self.bus, subjects=SUBJECTS, name=self.name, version="1", pace=self.pace)
+                    await tasks.start(coordinator.run)
                     self._ready.set()
         finally:
             self._ready.set()
             self.stopped.set()
+
+    async def leads(self) -> bool:
+        """Tell whether it holds leadership."""
+        entry = await self.world.bucket("cursors").get("leader")
+        return entry is not None and entry.value is not None and codec.decode(entry.value, Leader).coordinator == self.name
 
     async def stop(self) -> None:
         """Let it leave as on a signal."""
@@ -404,7 +415,7 @@ async def world() -> AsyncIterator[World]:
         made = World(tasks)
         async with made.bus:
             await made.bus.link.up()
-            await made.bus.provision([*logs(SUBJECTS, created=time.time()), *buckets(SUBJECTS)])
+            await made.bus.provision(made.configs)
             yield made
             tasks.cancel_scope.cancel()
 

@@ -54,26 +54,69 @@ async def test_what_waits_in_one_turn_shares_a_transaction(journal: SqliteJourna
     assert written == [64]
 
 
-async def test_what_comes_while_a_flush_is_held_up_goes_into_the_next(journal: SqliteJournal, written: Written) -> None:
-    """Be it by the disk or by a checkpoint: nothing is confirmed until the gate is open, then all that came meanwhile at once."""
+async def test_what_comes_while_a_flush_is_held_up_goes_into_the_next(
+    journal: SqliteJournal, written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint that has closed the gate holds it up, and its end lets it go on: what came meanwhile is written at once."""
+    at_the_gate = anyio.Event()
+    go_on = threading.Event()
+
+    def checkpoint(self: JournalFile) -> bool:
+        with self.gate:
+            journal._post(at_the_gate.set)
+            return go_on.wait(PATIENCE_S)
+
+    monkeypatch.setattr(JournalFile, "checkpoint", checkpoint)
+    monkeypatch.setattr(sqlite, "LOG_BYTES", 0)
+    await journal.commit(Received(entry("c0", 0)))
+    monkeypatch.setattr(sqlite, "LOG_BYTES", 10**9)
     confirmed: list[int] = []
 
     async def commit(number: int) -> None:
-        await journal.commit(Begun("default", f"c{number}"))
+        await journal.commit(Received(entry(f"c{number}", number)))
         confirmed.append(number)
 
     with anyio.fail_after(PATIENCE_S):
+        await at_the_gate.wait()
+        del written[:]
+        async with anyio.create_task_group() as group:
+            for number in (1, 2, 3):
+                group.start_soon(commit, number)
+                await anyio.wait_all_tasks_blocked()
+            assert confirmed == []
+            assert journal.find("default", "c3") == entry("c3", 3)
+            go_on.set()
+    assert confirmed == [1, 2, 3]
+    assert len(written) <= 2
+
+
+async def test_what_waits_for_the_flush_after_this_one_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also once the one under way has landed."""
+    second = threading.Event()
+    original = JournalFile.write
+    entered: list[int] = []
+
+    def write(self: JournalFile, statements: list[tables.Statement]) -> None:
+        entered.append(len(entered))
+        assert len(entered) == 1 or second.wait(PATIENCE_S)
+        original(self, statements)
+
+    journal = SqliteJournal(tmp_path / "journal.db", durable=True)
+    journal.open(NOW)
+    monkeypatch.setattr(JournalFile, "write", write)
+
+    async def first() -> None:
+        await journal.commit(Received(entry("a", 1)))
+        assert [journal.find("default", id) for id in "ab"] == [entry("a", 1), entry("b", 2)]
+        second.set()
+
+    with anyio.fail_after(PATIENCE_S), closing(journal):
         async with anyio.create_task_group() as group:
             with journal._file.gate:
-                for number in range(3):
-                    group.start_soon(commit, number)
-                    await anyio.wait_all_tasks_blocked()
-                assert confirmed == []
-                assert journal.find("default", "c1") is None
-            journal._post(journal._flush)
-    assert confirmed == [0, 1, 2]
-    assert sum(written) == 3
-    assert len(written) <= 2
+                group.start_soon(first)
+                await anyio.wait_all_tasks_blocked()
+                group.start_soon(journal.commit, Received(entry("b", 2)))
+                await anyio.wait_all_tasks_blocked()
 
 
 async def test_a_commit_that_cannot_be_encoded_fails_alone(journal: SqliteJournal) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pwd
+from pathlib import Path
 from typing import Any
 
 import libvirt
@@ -13,7 +15,7 @@ from workers.drivers.libvirt.session import is_embedded
 from workers.drivers.libvirt.verbs import VERBS
 from workers.drivers.port import Ability
 
-_KVM = "/dev/kvm"
+_KVM = Path("/dev/kvm")
 
 _LACKS: dict[str, frozenset[str]] = {"LXC": frozenset({"reset"})}
 """Verbs that a driver (by libvirt's name of it) has no call for. What is not known here is claimed, and then `Impossible`."""
@@ -25,7 +27,7 @@ def read(connection: Any, uri: str, events: list[str]) -> Ability:
     _model, memory_mib, cpus, *_ = connection.getInfo()
     lacking = _LACKS.get(connection.getType(), frozenset())
     return Ability(
-        types=[kind for kind in _listed_types(capabilities) if _runs(connection, uri, kind)],
+        types=[kind for kind in _listed_types(capabilities) if _runs(connection, uri, capabilities, kind)],
         version=_version(connection.getVersion()),
         verbs=[verb for verb in VERBS if verb not in lacking],
         events=events,
@@ -54,16 +56,29 @@ def _listed_types(capabilities: etree._Element) -> list[str]:
     return list(dict.fromkeys(kind for kind in found if kind))
 
 
-def _runs(connection: Any, uri: str, kind: str) -> bool:
+def _runs(connection: Any, uri: str, capabilities: etree._Element, kind: str) -> bool:
     """Tell whether a domain type really runs there: capabilities list what was compiled in as well."""
-    if kind == "kvm" and is_embedded(uri):
-        return os.access(_KVM, os.R_OK | os.W_OK)
+    if kind == "kvm" and is_embedded(uri) and not _may_use(_KVM, capabilities):
+        return False
     try:
         connection.getDomainCapabilities(None, None, None, kind)
     except libvirt.libvirtError as error:
         # A driver without that call has nothing finer than its capabilities; any other answer is a no.
         return bool(error.get_error_code() == libvirt.VIR_ERR_NO_SUPPORT)
     return True
+
+
+def _may_use(device: Path, capabilities: etree._Element) -> bool:
+    """Tell whether the user that QEMU runs as can open `device`. Libvirt looks at it as root, and claims what then fails."""
+    label = capabilities.findtext("host/secmodel[model='dac']/baselabel[@type='kvm']", "").split(":")
+    try:
+        uid, gid = (int(part) for part in label)
+        status = device.stat()
+        groups = {gid} if uid == 0 else {gid, *os.getgrouplist(pwd.getpwuid(uid).pw_name, gid)}
+    except (ValueError, OSError, KeyError):
+        return False
+    needed = 0o006 << (6 if uid == status.st_uid else 3 if status.st_gid in groups else 0)
+    return uid == 0 or status.st_mode & needed == needed
 
 
 def _version(number: int) -> str:
