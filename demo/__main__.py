@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import signal
 import sys
@@ -47,13 +48,17 @@ def _leaves(group: BaseExceptionGroup[Exception]) -> list[Exception]:
 
 def main() -> int:
     """Run the show and return the exit code."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was started ends then too
+    parser = argparse.ArgumentParser(prog="python -m demo", description="The main job on real hypervisors, to look at.")
+    parser.add_argument("--test-driver", action="store_true", help="use libvirt's test driver, even where QEMU could be used")
+    options = parser.parse_args()
+    for told in (signal.SIGINT, signal.SIGTERM):  # so that what was started ends too, also where a shell had us ignore it
+        signal.signal(told, signal.default_int_handler)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))  # the screen tells what matters
     screen = Screen()
     score = Score(screen)
     screen.note("virtbus: commands on NATS, hypervisors through libvirt, events streaming back")
     try:
-        stage = choose()
+        stage = choose(pretended=options.test_driver)
     except StageError as error:
         screen.note(str(error))
         return 1

@@ -121,12 +121,11 @@ class Child:
         if process is None:
             return
         with anyio.CancelScope(shield=True):
-            with suppress(ProcessLookupError):
-                process.terminate()
+            _signal(process, signal.SIGTERM)
             with anyio.move_on_after(within_s):
                 await process.wait()
-            with suppress(ProcessLookupError):
-                process.kill()
+            _signal(process, signal.SIGKILL)
+            await process.wait()
             await process.aclose()
 
     async def _ready(self, process: Process) -> str:
@@ -142,3 +141,13 @@ class Child:
     def _last_words(self) -> str:
         lines = self._log.read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else f"it said nothing; its log is {self._log}"
+
+
+def _signal(process: Process, how: signal.Signals) -> None:
+    """Send a signal, if the process still runs.
+
+    Not by `process.send_signal`: that reaps a process that has just ended, and asyncio, which waits for it too, complains.
+    """
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, how)

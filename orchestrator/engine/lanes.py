@@ -71,6 +71,10 @@ class Lanes:
         """Tell whether anybody is in the lane of `key`."""
         return key in self._lanes
 
+    def beside(self, key: str) -> list[str]:
+        """Return the other keys of all who are in the lane of `key`: what a name is about to mean."""
+        return sorted({other for ticket in self._lanes.get(key, ()) for other in ticket.keys} - {key})
+
     def extend(self, ticket: Ticket, key: str) -> None:
         """Put a ticket into one more lane; in all its lanes it stands behind who has its turn, and who is older."""
         if key in ticket.keys:

@@ -19,10 +19,10 @@ _AT_ONCE = 64
 
 
 class _Entry(msgspec.Struct, frozen=True):
-    """The part of a ledger's entry that is read here; `result` once the command has ended."""
+    """The part of a ledger's entry that is read here; `result` is null until the command has ended."""
 
     node: str
-    result: msgspec.Raw | None = None
+    result: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _Record(msgspec.Struct, frozen=True):
@@ -81,6 +81,6 @@ class Ledgers:
             entry = None if record is None else codec.decode(bytes(record), _Entry)
         except Invalid:
             return None
-        if entry is None or entry.result is None or bytes(entry.result) == b"null":
+        if entry is None or bytes(entry.result) == b"null":
             return None
         return Terminal(entry.node, id, bytes(entry.result), 0)

@@ -30,14 +30,14 @@ from orchestrator.engine.lanes import Lanes, Ticket
 from orchestrator.engine.mirror import Mirror
 from orchestrator.engine.owners import Owners
 from orchestrator.engine.pace import Pace
-from orchestrator.engine.recent import Recent
+from orchestrator.engine.recent import Known, Recent
 from orchestrator.engine.route import Landed, Repeat, Route, Way, renamed
 from orchestrator.engine.wayfinder import Wayfinder
 from orchestrator.protocol.error import DeadlineExceeded, WireError
 from orchestrator.protocol.subject import NONE
 
-_PATIENCE_S = 5.0
-"""Seconds that finding a way may take though the deadline is nearer: of a repeat the worker tells how the first ended."""
+_PATIENCE_S = 1.0
+"""Seconds that finding a way may take after the deadline: of a repeat the worker tells how the first ended."""
 
 _log = structlog.get_logger()
 
@@ -78,7 +78,7 @@ class Router:
         """Give an order its place behind what came before it. Whoever admits it lets it `fly`."""
         known = self._recent.find(order.project, order.id)
         unsure = known is not None and known.digest is None
-        taken = known is not None and (differs(known.digest, order.digest) or (order.by_name and differs(known.name, order.name)))
+        taken = known is not None and _is_other(known, order)
         if known is None:
             known = self._recent.enter(order.project, order.id)
             known.digest = order.digest
@@ -120,18 +120,20 @@ class Router:
         keys = [order.uuid] if order.uuid != NONE else []
         if order.name is not None and (order.by_name or order.creates):
             keys.append(f"{order.project}/{order.name}")
-        if order.uuid == NONE:
-            name = order.name or ""
-            keys += sorted(self._mirror.called(order.project, name) | self._mirror.coming(order.project, name))
+        if order.uuid == NONE and order.name is not None:
+            # Also by what it means, or will mean once what is before it has ended: others call the domain by that.
+            meant = self._mirror.called(order.project, order.name) | self._mirror.coming(order.project, order.name)
+            keys += [*sorted(meant), *self._lanes.beside(keys[0])]
         return self._lanes.join(*keys)
 
     async def _way(self, flight: Flight) -> Way:
         order = flight.order
-        with anyio.move_on_after(max(order.deadline - self._now(), _PATIENCE_S if order.given else 0.0)):
-            await flight.ticket.turn()
-            if flight.refusal is not None:
-                raise flight.refusal
-            if order.given or order.deadline > self._now():
+        left = order.deadline - self._now()
+        if left > 0 or order.given:
+            with anyio.move_on_after(left if left > 0 else _PATIENCE_S):
+                await flight.ticket.turn()
+                if flight.refusal is not None:
+                    raise flight.refusal
                 return await self._tried(lambda: self._wayfinder.find(flight))
         raise DeadlineExceeded(f"not begun within {order.command.timeout_s:g} s")
 
@@ -201,6 +203,13 @@ class Router:
 
     def _own_id(self, cmd: int) -> str:
         return f"m-cmd-{cmd}" if cmd else self._fresh_id()
+
+
+def _is_other(known: Known, order: Order) -> bool:
+    """Tell whether what is known of an id is of another command. What a name means may turn out only later."""
+    names = order.by_name and differs(known.name, order.name)
+    uuids = order.uuid != NONE and differs(known.uuid, order.uuid)
+    return names or uuids or differs(known.digest, order.digest)
 
 
 def _nothing() -> None:

@@ -36,9 +36,9 @@ class Wayfinder:
         Raises the `WireError` that the command ends with, `IdTaken` where its id is another's.
         """
         order, known = flight.order, flight.known
-        if known.result is not None and (not flight.unsure or known.node in (None, NONE)):
-            return Repeat(result=known.result, node=known.node or NONE, uuid=known.uuid or order.uuid)
         uuid = await self._uuid(flight)
+        if known.result is not None and (not flight.unsure or known.node in (None, NONE)):
+            return Repeat(result=known.result, node=known.node or NONE, uuid=known.uuid or uuid)
         if known.node not in (None, NONE) and uuid != NONE:
             return Route(node=known.node or NONE, uuid=uuid, again=True)
         if known.result is not None:

@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from orchestrator.bus.memory import MemoryBroker, MemoryBus
-from orchestrator.bus.port import Headers, LogConfig, Message, Outgoing, Start
+from orchestrator.bus.memory.reader import MemoryReader
+from orchestrator.bus.port import Headers, LogConfig, Message, Outgoing, Start, Unavailable, Uncertain
 from orchestrator.client import Client
 from orchestrator.feed import Feed
 from orchestrator.protocol import codec
@@ -426,3 +427,55 @@ async def test_what_is_no_event_is_passed_over_and_counted() -> None:
         feed = client.events(since=0.0)
         assert await take(feed, 1) == [2]
     assert feed.skipped == 1
+
+
+class Mute(MemoryBus):
+    """A bus whose user may make no reader: such a request is never answered."""
+
+    async def reader(self, log: str, name: str, subjects: str, start: Start) -> MemoryReader:
+        """Fail as a request without an answer does."""
+        raise Uncertain(f"no answer to {name} on {log} {subjects} {start}")
+
+
+async def test_a_feed_that_may_not_read_says_so() -> None:
+    """Only what worked once is tried again for ever."""
+    broker = MemoryBroker()
+    await logs(broker)
+    async with Mute(broker) as bus:
+        await bus.link.up()
+        with pytest.raises(Uncertain):
+            await take(Client(bus).events(), 1)
+
+
+async def test_a_post_without_a_broker_gives_up_within_the_patience() -> None:
+    """Nothing was stored, and the caller is told that the broker is away."""
+    broker = MemoryBroker()
+    async with client_of(broker, patience_s=0.0) as (client, bus):
+        broker.cut(bus)
+        with pytest.raises(Unavailable):
+            await client.post("default", "web1", "start")
+        with pytest.raises(Unavailable):
+            await client.call("default", "web1", "start")
+
+
+async def test_a_command_too_large_is_refused_before_it_is_sent() -> None:
+    """The wire allows half a mebibyte."""
+    async with client_of(MemoryBroker(), patience_s=0.0) as (client, _):
+        with pytest.raises(Invalid, match="at most 524288"):
+            await client.call("default", "web1", "create-xml", {"xml": "x" * 600_000})
+
+
+async def test_no_answer_in_time_leaves_the_outcome_unknown() -> None:
+    """Somebody took the request and never answered, whenever it was repeated."""
+
+    async def respond(_: Message) -> tuple[bytes, Headers]:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    times = iter(range(0, 1000, 20))
+    clock = {"repeat_s": 0.01, "monotonic": lambda: float(next(times))}
+    broker = MemoryBroker()
+    async with served(broker, SUBJECTS.apis, respond), client_of(broker, **clock) as (client, _):
+        with pytest.raises(DeadlineExceeded) as raised:
+            await client.call("default", "web1", "start")
+    assert raised.value.outcome == "unknown"

@@ -141,7 +141,7 @@ def rewound(now: Sighting | None, seen: Sequence[Happening], before: Observed | 
         return now
     if now is None or "defined" in details:
         # Removed while we looked, or defined: the first event's other side is what we knew.
-        return _remembered(before)
+        return remembered(before)
     life = details[: details.index("stopped")] if "stopped" in details else details
     if "started" in life:
         return msgspec.structs.replace(now, state="shutoff", reason="unknown", incarnation=None) if now.persistent else None
@@ -153,7 +153,8 @@ def rewound(now: Sighting | None, seen: Sequence[Happening], before: Observed | 
     return msgspec.structs.replace(now, state=state, reason="unknown", incarnation=incarnation)
 
 
-def _remembered(before: Observed | None) -> Sighting | None:
+def remembered(before: Observed | None) -> Sighting | None:
+    """Return what was observed of a domain as if it were seen now."""
     if before is None:
         return None
     names = ("uuid", "name", "type", "state", "reason", "persistent", "autostart", "vcpus", "memory_kib", "incarnation")
@@ -163,7 +164,7 @@ def _remembered(before: Observed | None) -> Sighting | None:
 
 def unreadable(before: Observed | None, happening: Happening) -> Sighting:
     """Return what stands for a domain that cannot be read: what was known of it, with state `unknown`, never gone."""
-    known = _remembered(before)
+    known = remembered(before)
     if known is not None:
         return msgspec.structs.replace(known, state="unknown", reason="unreadable")
     return Sighting(

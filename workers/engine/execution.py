@@ -17,15 +17,16 @@ import structlog
 from orchestrator.protocol.command import Command, DomainRef, Result
 from orchestrator.protocol.error import DeadlineExceeded, Internal, NodeUnavailable, Outcome, Unsupported, WireError
 from orchestrator.protocol.verb import XmlArgs
+from workers.domain.observe import remembered
 from workers.domain.settle import settle
 from workers.drivers.port import Sighting
 from workers.engine.hypervisor import Hypervisor
 from workers.engine.inventory import NOTHING, Fold, Inventory
-from workers.engine.lane import Lane
+from workers.engine.lane import Lane, done_within
 from workers.engine.ledger import Ledger, failed
 from workers.engine.order import Order
 from workers.engine.outbox import Draft, Outbox
-from workers.engine.perform import Performed, perform
+from workers.engine.perform import Errand, Performed, perform
 from workers.engine.queue import DomainQueue
 from workers.journal.port import Begun, Journal
 
@@ -111,11 +112,8 @@ class Execution:
             raise Unsupported(f"{hypervisor.uri} cannot {verb.name}")
         around.begun[uuid] = max(around.begun.get(uuid, 0), entry.sequence)
         await around.journal.commit(Begun(entry.project, entry.id))
-        gone = uuid in around.undefined
-        lane = around.long if verb.long else around.short
-        call = lane.submit(
-            lambda: perform(hypervisor, self._command, entry.project, uuid, around.inventory.project_of, undefined_here=gone)
-        )
+        errand = self._errand()
+        call = (around.long if verb.long else around.short).submit(lambda: perform(hypervisor, errand))
         if not await self._returned(call, entry.deadline):
             await self._overrun()
             await self._returned(call, None)
@@ -132,13 +130,26 @@ class Execution:
                     return
         await self._end(performed, self._folded(hypervisor, performed))
 
+    def _errand(self) -> Errand:
+        around, uuid = self._around, self._queue.uuid
+        known = around.inventory.known.get(uuid)
+        usable = known is not None and known.state != "unknown" and not self._command.verb.creates
+        return Errand(
+            command=self._command,
+            project=self._entry.project,
+            uuid=uuid,
+            project_of=around.inventory.project_of,
+            undefined_here=uuid in around.undefined,
+            known=remembered(known) if usable else None,
+        )
+
     async def _returned(self, call: asyncio.Future[Performed], deadline: float | None) -> bool:
         """Wait for a call, telling the events that it holds up for long; False: the deadline came first."""
         while not call.done():
             left = PATIENCE_S if deadline is None else min(PATIENCE_S, deadline - self._around.clock())
             if left <= 0:
                 return False
-            await asyncio.wait({call}, timeout=left)
+            await done_within(call, left)
             if self._queue.restless and not call.done():
                 await self._queue.tell(self._entry)
         return True
@@ -146,6 +157,8 @@ class Execution:
     async def _event(self, detail: str) -> None:
         """Wait for the event that the verb causes: briefly for one that must come, to the deadline for a guest that may obey."""
         asks = self._command.verb.asks_guest
+        if self._queue.has(detail):
+            return
         with anyio.move_on_after(max(0.0, self._left()) if asks else PATIENCE_S):
             while not self._queue.has(detail):
                 if asks and self._queue.restless:

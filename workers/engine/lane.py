@@ -18,6 +18,24 @@ import msgspec
 T = TypeVar("T")
 
 
+async def done_within(call: asyncio.Future[Any], seconds: float) -> None:
+    """Wait until `call` is done or time is up, whichever comes first; the call goes on. Costs a fraction of `asyncio.wait`."""
+    loop = asyncio.get_running_loop()
+    waiter: asyncio.Future[None] = loop.create_future()
+
+    def wake(_: object = None) -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    timer = loop.call_later(seconds, wake)
+    call.add_done_callback(wake)
+    try:
+        await waiter
+    finally:
+        timer.cancel()
+        call.remove_done_callback(wake)
+
+
 class Lane(Protocol):
     """Runs blocking calls off the loop."""
 

@@ -61,7 +61,7 @@ class Waiting(msgspec.Struct, frozen=True):
 
 def timestamp(seconds: float) -> str:
     """Return Unix seconds as RFC 3339 UTC with microseconds."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 class Outbox:

@@ -19,7 +19,7 @@ from orchestrator.protocol.error import (
     Unsupported,
     WireError,
 )
-from workers.domain.admission import admit, holds
+from workers.domain.admission import Admission, admit
 from workers.domain.settle import settle
 from workers.drivers.port import DriverError, Exists, Impossible, Lost, Malformed, Missing, Rejected, Sighting, Tag
 from workers.engine.hypervisor import Hypervisor
@@ -42,41 +42,78 @@ class Performed(msgspec.Struct, frozen=True):
     error: WireError | None = None
 
 
-def perform(
-    hypervisor: Hypervisor, command: Command, project: str, uuid: str, project_of: Callable[[Sighting], str], *, undefined_here: bool
-) -> Performed:
-    """Run `command` and return how it went. Blocks, perhaps for ever; raises nothing but what a fault in the driver raises."""
+class Errand(msgspec.Struct, frozen=True, kw_only=True):
+    """A command to be carried out. undefined_here: this worker itself removed the domain. known: as last observed, if it was."""
+
+    command: Command
+    project: str
+    uuid: str
+    project_of: Callable[[Sighting], str]
+    undefined_here: bool
+    known: Sighting | None
+
+    def admitted(self, sighting: Sighting | None) -> Admission:
+        """Judge the command by what the domain is; raises as `admit`."""
+        if sighting is not None and self.project_of(sighting) != self.project:
+            raise _foreign(self.command, self.uuid)
+        command = self.command
+        return admit(command.verb, command.args, command.condition, self.uuid, sighting, undefined_here=self.undefined_here)
+
+
+def perform(hypervisor: Hypervisor, errand: Errand) -> Performed:
+    """Carry out a command and return how it went. Blocks, perhaps for ever; raises nothing but what a fault in the driver raises.
+
+    What was observed last decides only that the call is worth making, since libvirt judges it anyway; that there is
+    nothing to do, or that it cannot be done, is never said without a look.
+    """
     try:
-        before = hypervisor.sight(uuid)
-        if before is not None and project_of(before) != project:
-            raise _foreign(command, uuid)
-        if admit(command.verb, command.args, command.condition, uuid, before, undefined_here=undefined_here) == "ignore":
-            return Performed(False, before)
+        before = errand.known
+        if before is None or not _worth_calling(errand, before):
+            before = hypervisor.sight(errand.uuid)
+            if errand.admitted(before) == "ignore":
+                return Performed(False, before)
     except WireError as error:
         return Performed(False, None, error)
     except DriverError as error:
         return Performed(False, None, translated(error, outcome="none"))
-    return _call(hypervisor, command, project, uuid, before)
+    return _call(hypervisor, errand, before)
 
 
-def _call(hypervisor: Hypervisor, command: Command, project: str, uuid: str, before: Sighting | None) -> Performed:
-    tag = before.tag if before is not None and before.tag is not None else Tag(project=project)
+def _worth_calling(errand: Errand, known: Sighting) -> bool:
+    try:
+        return errand.admitted(known) == "run"
+    except WireError:
+        return False
+
+
+def _call(hypervisor: Hypervisor, errand: Errand, before: Sighting | None) -> Performed:
+    command = errand.command
+    tag = before.tag if before is not None and before.tag is not None else Tag(project=errand.project)
     failure: DriverError | None = None
     try:
-        hypervisor.driver.run(command.verb.name, uuid, command.args, tag)
+        hypervisor.driver.run(command.verb.name, errand.uuid, command.args, tag)
     except DriverError as error:
         failure = error
     try:
-        after = hypervisor.sight(uuid)
+        after = hypervisor.sight(errand.uuid)
     except DriverError as error:
         return Performed(True, None, translated(failure or error, outcome="unknown"))
     if failure is None:
         return Performed(True, after)
-    if isinstance(failure, Rejected) and after is not None and not command.verb.creates and holds(command.verb, command.args, after):
-        # Somebody else was faster: what was asked for holds.
-        return Performed(False, after)
+    if isinstance(failure, (Missing, Rejected)) and not command.verb.creates:
+        return _refused(errand, failure, after)
     outcome = _outcome(command, failure, before, after)
     return Performed(outcome != "none", after, translated(failure, outcome=outcome))
+
+
+def _refused(errand: Errand, failure: DriverError, after: Sighting | None) -> Performed:
+    """Tell why libvirt said no: the domain had changed since it was observed, or somebody else was faster, or just so."""
+    try:
+        if errand.admitted(after) == "ignore":
+            return Performed(False, after)
+    except WireError as error:
+        return Performed(False, after, error)
+    return Performed(False, after, translated(failure, outcome="none"))
 
 
 def _outcome(command: Command, failure: DriverError, before: Sighting | None, after: Sighting | None) -> Outcome:

@@ -6,6 +6,7 @@ keys are coalesced per domain, results never. After a reconnect everything is sa
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
@@ -123,19 +124,10 @@ class Projection:
         if len(portion) == 1:
             await self._write(*portion[0])
             return
-        failed: list[BusError] = []
-
-        async def write(key: str, observed: Observed | None) -> None:
-            try:
-                await self._write(key, observed)
-            except BusError as error:
-                failed.append(error)
-
-        async with anyio.create_task_group() as tasks:
-            for key, observed in portion:
-                tasks.start_soon(write, key, observed)
-        if failed:
-            raise failed[0]
+        # All are waited for, also when one fails, so that none of them outlives this round.
+        for outcome in await asyncio.gather(*(self._write(key, observed) for key, observed in portion), return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
 
     async def _write(self, key: str, observed: Observed | None) -> None:
         if observed is None:

@@ -44,9 +44,16 @@ class Publisher:
         self._mine = subjects.node_events(node)
         self._stored = stored
         self._fence = 0
+        self._reached = Position("", 0)
+        self._moved = anyio.Event()
 
     async def run(self) -> None:
         """Publish for ever. Raises `Superseded`, `JournalFull`."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._note)
+            await self._keep_publishing()
+
+    async def _keep_publishing(self) -> None:
         while True:
             session = await self._bus.link.up()
             try:
@@ -64,7 +71,7 @@ class Publisher:
         found = Position(*position(last.headers["Nats-Msg-Id"])) if last is not None else Position("", 0)
         if found.epoch > self._outbox.epoch:
             raise Superseded(f"events of a newer epoch {found.epoch} are in the log")
-        await self._passed(found)
+        self._passed(found)
 
     async def _publish(self, session: int) -> None:
         while self._bus.link.session == session:
@@ -77,13 +84,21 @@ class Publisher:
                 self._fence = await self._bus.append(messages[0], expect)
             else:
                 self._fence = await self._bus.append_all(messages, expect)
-            await self._passed(batch[-1].event.position)
+            self._passed(batch[-1].event.position)
 
-    async def _passed(self, reached: Position) -> None:
+    def _passed(self, reached: Position) -> None:
         dropped = self._outbox.drop_to(reached)
         if dropped:
+            self._reached = reached
             self._stored(dropped)
-            await self._journal.commit(Stored(reached))
+            self._moved.set()
+
+    async def _note(self) -> None:
+        """Note in the journal what is stored, beside the publishing: at a crash before it the log itself tells."""
+        while True:
+            await self._moved.wait()
+            self._moved = anyio.Event()
+            await self._journal.commit(Stored(self._reached))
 
 
 def _message(waiting: Waiting) -> Outgoing:

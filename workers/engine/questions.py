@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +18,7 @@ from workers.domain.observe import observed
 from workers.drivers.port import DriverError, Sighting
 from workers.engine.hypervisor import Hypervisor
 from workers.engine.inventory import Inventory
+from workers.engine.lane import done_within
 from workers.engine.outbox import timestamp
 from workers.engine.perform import translated
 from workers.journal.port import Journal
@@ -75,7 +75,7 @@ class Questions:
         if hypervisor is None or not hypervisor.connected:
             raise NodeUnavailable(f"the hypervisor of domain {known.name!r} is not connected")
         call = hypervisor.reads.submit(lambda: self._read(hypervisor, query, known.uuid))
-        await asyncio.wait({call}, timeout=ANSWER_S)
+        await done_within(call, ANSWER_S)
         if not call.done():
             raise DeadlineExceeded(f"the hypervisor did not answer within {ANSWER_S:g} s")
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 
 import anyio
@@ -12,6 +11,7 @@ from workers.domain.observe import unreadable
 from workers.drivers.port import DriverError, Happening, Sighting
 from workers.engine.hypervisor import Hypervisor
 from workers.engine.inventory import Inventory
+from workers.engine.lane import done_within
 from workers.engine.order import Order
 from workers.engine.outbox import Outbox
 from workers.journal.port import Entry
@@ -29,6 +29,8 @@ class DomainQueue:
         self.uuid = uuid
         self.orders: deque[Order] = deque()
         self.inspect = False
+        self.resting = False
+        self.leaving = False
         self._inventory = inventory
         self._outbox = outbox
         self._events: deque[tuple[Hypervisor, Happening]] = deque()
@@ -48,8 +50,22 @@ class DomainQueue:
         """Tell whether a lifecycle event with this detail waits."""
         return any(happening.event == "lifecycle" and happening.detail == detail for _, happening in self._events)
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits."""
+        return not (self._events or self.inspect or self.orders)
+
+    def add(self, order: Order) -> None:
+        """Add an order."""
+        self.orders.append(order)
+        self._arrived.set()
+
+    def wake(self) -> None:
+        """Have the owner look at the queue."""
+        self._arrived.set()
+
     async def arrival(self) -> None:
-        """Wait until a further event comes."""
+        """Wait until something further comes."""
         self._arrived = anyio.Event()
         await self._arrived.wait()
 
@@ -74,7 +90,7 @@ class DomainQueue:
     async def look(self, hypervisor: Hypervisor, seen: list[Happening]) -> Sighting | None:
         """Return the domain now, None where it is provably gone; what cannot be read in time is `unknown`."""
         call = hypervisor.reads.submit(lambda: hypervisor.sight(self.uuid))
-        await asyncio.wait({call}, timeout=LOOK_S)
+        await done_within(call, LOOK_S)
         reason = f"no answer within {LOOK_S:g} s"
         if call.done():
             try:

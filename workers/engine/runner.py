@@ -1,7 +1,7 @@
 """One task a domain: its events and its commands, one at a time, in order.
 
 Different domains run in parallel. A domain's events go before its queued commands; those that arrive while a command
-runs are told with it as their cause, before its terminal event. The task ends when nothing waits.
+runs are told with it as their cause, before its terminal event. A task that had nothing to do for a while ends.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from workers.engine.inventory import Inventory
 from workers.engine.order import Order
 from workers.engine.outbox import Outbox
 from workers.engine.queue import DomainQueue
+
+LINGER_S = 5.0
+"""Seconds between two looks for domains whose tasks have nothing to do."""
 
 
 class Runner:
@@ -35,11 +38,16 @@ class Runner:
         """Run for ever. Raises `JournalFull`."""
         async with anyio.create_task_group() as self._tasks:
             task_status.started()
-            await anyio.sleep_forever()
+            while True:
+                await anyio.sleep(LINGER_S)
+                for queue in self._queues.values():
+                    if queue.idle:
+                        queue.leaving = queue.resting
+                        queue.wake()
 
     def submit(self, order: Order) -> None:
         """Queue an order behind those of its domain."""
-        self._queue(order.entry.uuid).orders.append(order)
+        self._queue(order.entry.uuid).add(order)
 
     def happened(self, hypervisor: Hypervisor, happening: Happening) -> None:
         """Queue an event of a domain."""
@@ -47,7 +55,9 @@ class Runner:
 
     def inspect(self, uuid: str) -> None:
         """Have a domain looked at in its turn, and told what differs."""
-        self._queue(uuid).inspect = True
+        queue = self._queue(uuid)
+        queue.inspect = True
+        queue.wake()
 
     async def quiesce(self) -> None:
         """Begin no further command; return once those that run have ended."""
@@ -66,11 +76,15 @@ class Runner:
 
     async def _drain(self, queue: DomainQueue) -> None:
         try:
-            while queue.restless or (queue.orders and not self._closing):
+            while not (queue.leaving and queue.idle):
                 if queue.restless:
                     await queue.tell()
-                else:
+                elif queue.orders and not self._closing:
                     await self._execute(queue, queue.orders.popleft())
+                else:
+                    queue.resting = True
+                    await queue.arrival()
+                    queue.resting = False
         finally:
             del self._queues[queue.uuid]
 

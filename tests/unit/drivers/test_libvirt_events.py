@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import libvirt
+import pytest
 import structlog
 
 from workers.drivers.libvirt import events
@@ -59,3 +60,9 @@ class Hypervisor:
 def test_a_hypervisor_without_events_registers_none() -> None:
     """VirtualBox has no events at all, and can be used."""
     assert {} == events.register(Hypervisor(libvirt.VIR_ERR_NO_SUPPORT), lambda _: None)
+
+
+def test_a_registration_that_fails_otherwise_is_no_silent_deafness() -> None:
+    """Only "not supported" means that there are no events."""
+    with pytest.raises(libvirt.libvirtError):
+        events.register(Hypervisor(libvirt.VIR_ERR_INTERNAL_ERROR), lambda _: None)

@@ -38,7 +38,7 @@ def test_our_metadata_is_replaced_and_that_of_others_kept() -> None:
 
 def test_figures_are_what_the_instance_has() -> None:
     """Processors that are plugged in, not the most that there could be."""
-    assert xml.Figures(type="kvm", vcpus=2, memory_kib=2048) == xml.figures(xml.parse(PLAIN))
+    assert xml.Described(type="kvm", vcpus=2, memory_kib=2048, tag=None, incarnation=None) == xml.described(PLAIN)
 
 
 def test_a_domain_without_our_metadata_has_no_tag() -> None:

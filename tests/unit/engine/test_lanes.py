@@ -67,6 +67,13 @@ def test_a_name_that_turns_out_to_mean_a_busy_domain_waits_by_age() -> None:
     assert [True, False] == [by_name.first, later.first]
 
 
+def test_who_comes_by_name_can_learn_what_it_is_about_to_mean() -> None:
+    """From who makes the domain of that name."""
+    lanes = Lanes()
+    lanes.join("u1", "p/a")
+    assert [["u1"], []] == [lanes.beside("p/a"), lanes.beside("p/b")]
+
+
 def test_joining_a_lane_twice_changes_nothing() -> None:
     """A turn is not lost by it."""
     ticket = Lanes().join("u1")

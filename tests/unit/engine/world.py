@@ -288,6 +288,10 @@ class World:
         """Return the configuration of a log that is full already."""
         return msgspec.structs.replace(config, max_bytes=1)
 
+    def renamed(self, config: LogConfig, name: str, subjects: str) -> LogConfig:
+        """Return the configuration for another log."""
+        return msgspec.structs.replace(config, name=name, subjects=(subjects,))
+
     async def worker(self, name: str, *, free_kib: int = 1_000_000, types: tuple[str, ...] = ("test",)) -> Worker:
         """Start a worker."""
         worker = self.workers[name] = Worker(self.broker, name, free_kib=free_kib, types=types)

@@ -24,20 +24,19 @@ def read(domain: Any) -> Sighting:
     """Look at a domain; raise `libvirtError`. A running one is described by its live XML, else by its definition."""
     state_number, reason_number = domain.state()
     state = names.state(state_number)
-    root = xml.parse(domain.XMLDesc(0))
-    figures = xml.figures(root)
+    described = xml.described(domain.XMLDesc(0))
     return Sighting(
         uuid=domain.UUIDString(),
         name=domain.name(),
-        type=figures.type,
+        type=described.type,
         state=state,
         reason=names.reason(state, reason_number),
         persistent=bool(domain.isPersistent()),
         autostart=_autostart(domain),
-        vcpus=figures.vcpus,
-        memory_kib=figures.memory_kib,
-        tag=xml.tag_of(root),
-        incarnation=None if state == "shutoff" else xml.incarnation_of(root),
+        vcpus=described.vcpus,
+        memory_kib=described.memory_kib,
+        tag=described.tag,
+        incarnation=None if state == "shutoff" else described.incarnation,
     )
 
 

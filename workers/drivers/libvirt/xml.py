@@ -6,6 +6,7 @@ incarnation and is written to the running instance only, so that it ends with it
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import msgspec
@@ -19,12 +20,29 @@ LIVE = "https://virtbus.dev/xmlns/live/1"
 _OURS = f"metadata/{{{TAG}}}*", f"metadata/{{{LIVE}}}*"
 
 
-class Figures(msgspec.Struct, frozen=True, kw_only=True):
+class Described(msgspec.Struct, frozen=True, kw_only=True):
     """What a sighting takes from the XML."""
 
     type: str
     vcpus: int
     memory_kib: int
+    tag: Tag | None
+    incarnation: str | None
+
+
+@functools.lru_cache(maxsize=1024)
+def described(document: str) -> Described:
+    """Read what a sighting needs. Most looks find a domain's XML as it was: what it says is remembered. Raises as `parse`."""
+    root = parse(document)
+    vcpu = root.find("vcpu")
+    present = None if vcpu is None else vcpu.get("current", vcpu.text)
+    return Described(
+        type=root.get("type", ""),
+        vcpus=_whole(present),
+        memory_kib=_whole(root.findtext("memory")),
+        tag=tag_of(root),
+        incarnation=incarnation_of(root),
+    )
 
 
 def parse(document: str) -> etree._Element:
@@ -37,13 +55,6 @@ def parse(document: str) -> etree._Element:
     if root.getroottree().docinfo.internalDTD is not None:
         raise Malformed("xml: a DOCTYPE is not accepted; remove it")
     return root
-
-
-def figures(root: etree._Element) -> Figures:
-    """Read type, processors present and memory (as libvirt writes it: KiB)."""
-    vcpu = root.find("vcpu")
-    present = None if vcpu is None else vcpu.get("current", vcpu.text)
-    return Figures(type=root.get("type", ""), vcpus=_whole(present), memory_kib=_whole(root.findtext("memory")))
 
 
 def tag_of(root: etree._Element) -> Tag | None:
