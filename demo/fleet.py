@@ -17,17 +17,10 @@ from typing import Self
 
 import anyio
 
-from demo.orphans import adopt
 from orchestrator.bus.embedded import tied
 
 NODES = ("n1", "n2")
 _MARK = "VIRTBUS_DEMO"
-_QEMU_CONF = """\
-# no virtlogd runs beside a driver inside a worker
-stdio_handler = "file"
-# a container may not write the attributes in which libvirt remembers owners; all files here are ours, and removed at the end
-remember_owner = 0
-"""
 _STOP_S = 10.0
 _PAUSE_S = 0.05
 
@@ -55,7 +48,6 @@ class Fleet:
 
     def __enter__(self) -> Self:
         """Start the processes; they need some seconds until they serve."""
-        self._settle_qemu()
         arguments = ["up", "--nodes", str(len(NODES)), "--hypervisor", self._hypervisor]
         arguments += ["--port", str(self._port), "--data-dir", str(self.folder / "data")]
         with self.log.open("wb") as log:
@@ -67,7 +59,6 @@ class Fleet:
                 env={**os.environ, _MARK: str(self.folder)},
                 start_new_session=True,  # so that Ctrl-C reaches only us, and we end it in order
             )
-        adopt(self._process.pid)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -114,13 +105,6 @@ class Fleet:
                         return pid
                 await anyio.sleep(_PAUSE_S)
         raise FleetError(f"no worker of {node} came within {limit_s:g} s:\n{self.last_words()}")
-
-    def _settle_qemu(self) -> None:
-        """Write the settings of each node's embedded QEMU driver before it looks for them."""
-        for node in NODES if self._hypervisor == "qemu:///embed" else ():
-            settings = self.folder / "data" / node / "qemu" / "etc" / "qemu.conf"
-            settings.parent.mkdir(parents=True)
-            settings.write_text(_QEMU_CONF)
 
     def _stop(self) -> None:
         if self._process is None or self._process.poll() is not None:

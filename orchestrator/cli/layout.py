@@ -14,7 +14,7 @@ from orchestrator.protocol.error import Conflict
 ROOT_LIMIT = 36
 """Characters that the root of an embedded QEMU driver may have: libvirt appends up to 70 for its sockets, and 107 are possible."""
 
-_EMBED = "qemu:///embed"
+EMBED = "qemu:///embed"
 _TEST = "test:///default"
 _RUN = Path("/run")
 _EMPTY_NODE = "<node>\n</node>\n"
@@ -64,8 +64,8 @@ class Layout:
             description = home / "test.xml"
             description.write_text(_EMPTY_NODE)
             return f"test://{description}"
-        if uri == _EMBED:
-            return f"{_EMBED}?root={self._embed_root(home, node)}"
+        if uri == EMBED:
+            return f"{EMBED}?root={self._embed_root(home, node)}"
         return uri
 
     def _embed_root(self, home: Path, node: str) -> Path:
@@ -80,10 +80,21 @@ class Layout:
         root.chmod(0o711)
         settings = root / "etc" / "qemu.conf"
         if not settings.exists():
-            # There is no virtlogd beside an embedded driver.
             settings.parent.mkdir(exist_ok=True)
-            settings.write_text('stdio_handler = "file"\n')
+            settings.write_text(_qemu_conf(root))
         return root
+
+
+def _qemu_conf(root: Path) -> str:
+    """Return the settings of an embedded driver: no virtlogd is beside it; where owners of files cannot be remembered, they are not."""
+    try:
+        os.setxattr(root, "trusted.virtbus", b"1")
+        os.removexattr(root, "trusted.virtbus")
+    except PermissionError:
+        return 'stdio_handler = "file"\nremember_owner = 0\n'
+    except OSError:
+        pass  # no such attributes on this file system: libvirt does without them by itself
+    return 'stdio_handler = "file"\n'
 
 
 def _open_to_all(directory: Path) -> bool:
@@ -93,4 +104,4 @@ def _open_to_all(directory: Path) -> bool:
 
 def is_private(uri: str) -> bool:
     """Tell whether each node has a hypervisor of its own under `uri`; else all would take the same domains for theirs."""
-    return uri == _EMBED or uri.startswith("test:///")
+    return uri == EMBED or uri.startswith("test:///")

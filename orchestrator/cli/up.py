@@ -15,7 +15,8 @@ from anyio.abc import TaskGroup
 from orchestrator.bus.embedded import Embedded, User
 from orchestrator.bus.port import Unavailable
 from orchestrator.cli.children import Broker, Child, Part
-from orchestrator.cli.layout import Layout
+from orchestrator.cli.layout import EMBED, Layout
+from orchestrator.cli.orphans import adopt
 from orchestrator.cli.settings import SERVER
 from orchestrator.protocol import permission
 from orchestrator.protocol.subject import Subjects
@@ -66,6 +67,8 @@ class System:
 
         Raises `Conflict` if the directory is in use, `Unavailable` if a part does not start.
         """
+        if any(uri.startswith(EMBED) for uri in self._plan.hypervisors):
+            adopt()
         with self._layout.held():
             try:
                 async with anyio.create_task_group() as tasks:

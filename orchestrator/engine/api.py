@@ -10,7 +10,7 @@ from orchestrator.engine.questions import Questions
 from orchestrator.engine.router import Router
 from orchestrator.protocol.error import Invalid
 from orchestrator.protocol.subject import Addressed, Subjects
-from orchestrator.protocol.verb import Verb, find
+from orchestrator.protocol.verb import VERBS, Verb
 
 
 class Api:
@@ -41,6 +41,7 @@ class Api:
         """Return what is asked, None if it is a command, well-formed or not."""
         try:
             addressed = self._subjects.parse_addressed(message.subject)
-            return addressed, find(addressed.verb, "query", "fleet")
         except Invalid:
             return None
+        verb = VERBS.get(addressed.verb)
+        return None if verb is None or verb.kind == "verb" else (addressed, verb)

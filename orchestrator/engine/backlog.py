@@ -34,9 +34,13 @@ class Backlog:
         """Take note that it ended."""
         self._open.get(node, {}).pop((project, id), None)
 
+    def known(self, node: str) -> int:
+        """Return how many of those routed here have not ended."""
+        return len(self._open.get(node, ()))
+
     async def waiting(self, node: str) -> int:
         """Return how many commands wait on the node. Raises `Uncertain`, `Unavailable`."""
-        own = len(self._open.get(node, ()))
+        own = self.known(node)
         if self._mirror.living(node):
             return own
         counted, count = self._counts.get(node, (float("-inf"), 0))

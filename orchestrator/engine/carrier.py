@@ -80,9 +80,8 @@ class Carrier:
     async def _end(self, flight: Flight, route: Route, waiter: Waiter) -> Landed:
         if flight.awaited and self._silent(route.node):
             return self._gave_up(flight, route)
-        with anyio.move_on_after(max(flight.order.deadline + GRACE_S - self._now(), GRACE_S)):
-            return Landed(result=await waiter.ended())
-        return self._gave_up(flight, route)
+        result = await waiter.ended(max(flight.order.deadline + GRACE_S - self._now(), GRACE_S))
+        return self._gave_up(flight, route) if result is None else Landed(result=result)
 
     def _gave_up(self, flight: Flight, route: Route) -> Landed:
         """End the waiting of who asked on `api`; the command's own end is still to come."""

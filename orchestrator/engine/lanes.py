@@ -26,11 +26,12 @@ class Ticket:
         self.first = False
         """Whether it has its turn."""
         self._lanes = lanes
-        self._granted = anyio.Event()
+        self._granted: anyio.Event | None = None
 
     async def turn(self) -> None:
         """Wait until it is first in all its lanes."""
         while not self.first:
+            self._granted = self._granted or anyio.Event()
             await self._granted.wait()
 
     def extend(self, key: str) -> None:
@@ -44,12 +45,13 @@ class Ticket:
     def grant(self) -> None:
         """Let it have its turn."""
         self.first = True
-        self._granted.set()
+        if self._granted is not None:
+            self._granted.set()
 
     def withhold(self) -> None:
         """Let it wait again."""
         self.first = False
-        self._granted = anyio.Event()
+        self._granted = None
 
 
 class Lanes:

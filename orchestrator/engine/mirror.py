@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import anyio
@@ -36,7 +37,7 @@ class Mirror:
         self._named: dict[tuple[str, str], set[str]] = {}
         self._meant: dict[tuple[str, str], set[str]] = {}
         self._vacated: dict[str, str] = {}
-        self._change = anyio.Event()
+        self._change = asyncio.Event()
 
     async def run(self) -> None:
         """Watch for ever."""
@@ -60,8 +61,9 @@ class Mirror:
         await self.leases.caught_up()
 
     async def change(self) -> None:
-        """Wait until anything changes."""
+        """Wait until anything has changed since the last such wait; for one task."""
         await self._change.wait()
+        self._change.clear()
 
     def living(self, node: str) -> bool:
         """Tell whether a node has a lease."""
@@ -109,7 +111,6 @@ class Mirror:
 
     def _changed(self, _key: str, _before: object, _after: object) -> None:
         self._change.set()
-        self._change = anyio.Event()
 
     def _lease_changed(self, node: str, before: Lease | None, after: Lease | None) -> None:
         if after is not None:

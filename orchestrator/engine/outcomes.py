@@ -6,6 +6,7 @@ nothing for a while, and everybody after a reconnect, is looked up in the log of
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -49,14 +50,21 @@ class Waiter:
         self.looked = 0
         self.due = 0.0
         self._outcomes = outcomes
-        self._ended = anyio.Event()
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def ended(self) -> bytes:
-        """Wait for the command's end and return its result as JSON."""
-        if self.result is None:
-            await self._ended.wait()
-        assert self.result is not None  # noqa: S101  set before the event is
+    async def ended(self, within_s: float | None = None) -> bytes | None:
+        """Wait for the command's end and return its result as JSON, None if `within_s` seconds went by without one."""
+        alarm = None if within_s is None else asyncio.get_running_loop().call_later(within_s, self._wake)
+        try:
+            await self._ended
+        finally:
+            if alarm is not None:
+                alarm.cancel()
         return self.result
+
+    def _wake(self) -> None:
+        if not self._ended.done():
+            self._ended.set_result(None)
 
     def also(self, id: str) -> None:
         """Accept a result under another id too: the one that the worker gives a copy whose own id is taken."""
@@ -66,7 +74,7 @@ class Waiter:
         """Let it go with a result that `node` gave, if that is who may; the first one counts."""
         if self.result is None and (node in (self.domain[0], NONE) or self.domain[0] == ANY):
             self.result = result
-            self._ended.set()
+            self._wake()
 
 
 class Outcomes:

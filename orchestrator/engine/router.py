@@ -129,6 +129,8 @@ class Router:
     async def _way(self, flight: Flight) -> Way:
         order = flight.order
         left = order.deadline - self._now()
+        if left > 0 and flight.refusal is None and (route := self._wayfinder.at_once(flight)) is not None:
+            return route
         if left > 0 or order.given:
             with anyio.move_on_after(left if left > 0 else _PATIENCE_S):
                 await flight.ticket.turn()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
 from typing import Generic, TypeVar
@@ -53,7 +54,7 @@ class Table(Generic[T]):
         self._begun = 0
         self._complete = 0
         self._anew = anyio.Event()
-        self._progress = anyio.Event()
+        self._progress = asyncio.Event()
 
     def get(self, key: str) -> T | None:
         """Return a key's value, None if it has none."""
@@ -157,5 +158,6 @@ class Table(Generic[T]):
             return None
 
     def _tell(self) -> None:
+        # Who waits now is woken and looks again.
         self._progress.set()
-        self._progress = anyio.Event()
+        self._progress.clear()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.control.admission import IdTaken, differs, refused
+from orchestrator.control.admission import MAX_WAITING, IdTaken, differs, refused
 from orchestrator.control.intake import Order
 from orchestrator.engine.backlog import Backlog
 from orchestrator.engine.creation import Creation
@@ -55,6 +55,19 @@ class Wayfinder:
         if isinstance(way, Route):
             await self._check_room(way.node)
         return way
+
+    def at_once(self, flight: Flight) -> Route | None:
+        """Return the way where nothing need be asked or waited for, as with most commands; None: `find` it."""
+        order, known = flight.order, flight.known
+        fresh = known.result is None and known.node is None and not flight.unsure
+        if order.creates or order.uuid == NONE or not (fresh and flight.ticket.first):
+            return None
+        owner = self._mirror.owners.get(order.uuid)
+        if owner is None or owner.project != order.project or owner.former or not self._mirror.shows(owner.node, order.uuid):
+            return None
+        if not self._mirror.living(owner.node) or self._backlog.known(owner.node) >= MAX_WAITING:
+            return None
+        return Route(node=owner.node, uuid=order.uuid, fence=owner.epoch)
 
     async def earlier(self, order: Order) -> Repeat | None:
         """Return how a command of this id ended earlier, as far as the log of events or a living node can tell."""

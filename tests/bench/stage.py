@@ -34,6 +34,7 @@ DOMAINS = 64
 
 START_S = 30.0
 STOP_S = 3.0
+LAST_WORDS = 2_000
 
 _DOMAIN = (
     "<domain type='test'><name>d{0:02d}</name><uuid>{1}</uuid><memory>8192</memory><vcpu>1</vcpu><os><type>hvm</type></os></domain>\n"
@@ -120,24 +121,24 @@ async def _process(folder: Path, name: str, arguments: Sequence[str], word: str)
             [sys.executable, *arguments], stdin=DEVNULL, stdout=PIPE, stderr=errors, start_new_session=True
         )
     try:
-        started = False
+        said: list[str] = []
         with anyio.move_on_after(START_S):
-            started = await _says(process, word)
-        if not started:
-            raise NotStarted(f"{name} did not start: {log.read_text(errors='replace')[-2000:] or 'it said nothing'}")
+            await _hear(process, word, said)
+        if word not in "".join(said):
+            words = f"{''.join(said)}\n{log.read_text(errors='replace')}".strip()
+            raise NotStarted(f"{name} did not start: {words[-LAST_WORDS:] or 'it said nothing'}")
         yield process
     finally:
         await _end(process)
 
 
-async def _says(process: Process, word: str) -> bool:
+async def _hear(process: Process, word: str, said: list[str]) -> None:
+    """Take what a process prints into `said`, until that has `word` in it or the process is gone."""
     assert process.stdout is not None
-    said = ""
     async for chunk in TextReceiveStream(process.stdout, errors="replace"):
-        said += chunk
-        if word in said:
-            return True
-    return False
+        said.append(chunk)
+        if word in "".join(said):
+            return
 
 
 async def _end(process: Process) -> None:

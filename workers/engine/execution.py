@@ -15,13 +15,13 @@ import msgspec
 import structlog
 
 from orchestrator.protocol.command import Command, DomainRef, Result
-from orchestrator.protocol.error import DeadlineExceeded, Internal, NodeUnavailable, Outcome, Unsupported, WireError
+from orchestrator.protocol.error import DeadlineExceeded, HypervisorRefused, Internal, NodeUnavailable, Outcome, Unsupported, WireError
 from orchestrator.protocol.verb import XmlArgs
 from workers.domain.observe import remembered
 from workers.domain.settle import settle
 from workers.drivers.port import Sighting
 from workers.engine.hypervisor import Hypervisor
-from workers.engine.inventory import NOTHING, Fold, Inventory
+from workers.engine.inventory import GRACE_S, NOTHING, Fold, Inventory
 from workers.engine.lane import Lane, done_within
 from workers.engine.ledger import Ledger, failed
 from workers.engine.order import Order
@@ -128,6 +128,10 @@ class Execution:
                     await self._overrun()
                     await self._settled(hypervisor, performed)
                     return
+        elif isinstance(performed.error, HypervisorRefused) and verb.creates:
+            # What it made and removed again is told by callbacks that may still be on their way.
+            with anyio.move_on_after(GRACE_S):
+                await self._queue.arrival()
         await self._end(performed, self._folded(hypervisor, performed))
 
     def _errand(self) -> Errand:
@@ -168,7 +172,7 @@ class Execution:
 
     def _folded(self, hypervisor: Hypervisor, performed: Performed) -> Fold:
         """Return what there is to tell before the terminal event."""
-        if performed.error is not None and performed.after is None:
+        if performed.error is not None and performed.after is None and not self._queue.has("undefined"):
             return NOTHING
         return self._around.inventory.fold(hypervisor, self._queue.uuid, self._queue.take(), performed.after, self._entry)
 

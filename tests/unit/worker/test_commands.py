@@ -154,6 +154,7 @@ async def test_a_failed_create_leaves_nothing_behind(node: World) -> None:
         }
         assert node.driver.machine.domains == {}
         assert await node.state() is None
+        assert kinds(await node.events()) == ["lifecycle.defined", "lifecycle.undefined", "command.failed"]
 
 
 @pytest.mark.parametrize(("after", "ok", "outcome"), [(False, False, "none"), (True, True, None)])
