@@ -20,7 +20,7 @@ from typing import Any, TypedDict, TypeVar, Unpack
 import anyio
 import msgspec
 
-from orchestrator.bus.port import Bus, BusError, Full, NoResponder, Outgoing, Unavailable, Uncertain
+from orchestrator.bus.port import Bus, Full, NoResponder, Outgoing, Unavailable, Uncertain
 from orchestrator.feed import Feed, Wanted
 from orchestrator.protocol import codec, domainxml, token
 from orchestrator.protocol.command import Body, Condition, Result
@@ -120,27 +120,10 @@ class _Requests:
             await anyio.sleep(_PAUSE_S)
 
     async def _once(self, subject: str, body: bytes, wait_s: float) -> bytes:
-        """Request once; raises `Uncertain` as soon as the session ends, since the answer cannot come any more."""
+        """Request once; the bus raises `Uncertain` as soon as the session ends, since the answer cannot come any more."""
         if not self._bus.link.connected:
             raise Unavailable("the broker is away")
-        answers: list[bytes] = []
-        failures: list[BusError] = []
-
-        async def ask() -> None:
-            try:
-                answers.append((await self._bus.request(subject, body, timeout_s=wait_s)).body)
-            except BusError as error:
-                failures.append(error)
-            group.cancel_scope.cancel()
-
-        session = self._bus.link.session
-        async with anyio.create_task_group() as group:
-            group.start_soon(ask)
-            await self._bus.link.down(session)
-            group.cancel_scope.cancel()
-        if answers:
-            return answers[0]
-        raise failures[0] if failures else Uncertain("the session broke before an answer came")
+        return (await self._bus.request(subject, body, timeout_s=wait_s)).body
 
 
 class Client:

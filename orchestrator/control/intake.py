@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 import msgspec
@@ -68,8 +68,10 @@ class Malformed(Heading, frozen=True, kw_only=True):
     error: Invalid
 
 
-def read(subjects: Subjects, subject: str, body: bytes, headers: Mapping[str, str], *, own_id: str, received: float) -> Order | Malformed:
-    """Read a message; `own_id` is the id that it gets if it brings none. Never raises."""
+def read(
+    subjects: Subjects, subject: str, body: bytes, headers: Mapping[str, str], *, own_id: Callable[[], str], received: float
+) -> Order | Malformed:
+    """Read a message; `own_id` gives the id that it gets if it brings none. Never raises."""
     addressed = Addressed("", "", "")
     trace = {key: headers[key] for key in (HEADER_TRACEPARENT, HEADER_TRACESTATE) if key in headers}
     brought = {HEADER_ID: headers[HEADER_ID]} if HEADER_ID in headers else {}
@@ -77,7 +79,7 @@ def read(subjects: Subjects, subject: str, body: bytes, headers: Mapping[str, st
         addressed = subjects.parse_addressed(subject)
         project, domain = token.project(addressed.project), token.domain(addressed.domain)
         command = decode_command(find(addressed.verb, "verb"), body, brought)
-        id = command.id or own_id
+        id = command.id or own_id()
         by_name = not token.is_uuid(domain)
         uuid, name = (NONE, domain) if by_name else (domain, None)
         if isinstance(command.args, XmlArgs):
@@ -108,7 +110,7 @@ def read(subjects: Subjects, subject: str, body: bytes, headers: Mapping[str, st
             name=None,
             by_name=False,
             verb=addressed.verb,
-            id=given or own_id,
+            id=given or own_id(),
             given=given is not None,
             digest=token.digest(subject.encode(), body),
             received=received,

@@ -32,7 +32,7 @@ class Api:
             return await self._questions.answer(*question, message)
         # No await from here to admission: turns are given in the order of arrival.
         order = read(
-            self._subjects, message.subject, message.body, message.headers, own_id=self._fresh_id(), received=self._now()
+            self._subjects, message.subject, message.body, message.headers, own_id=self._fresh_id, received=self._now()
         )
         landed = await (self._router.refuse(order) if isinstance(order, Malformed) else self._router.fly(self._router.admit(order)))
         return landed.answer(order.id)

@@ -89,12 +89,15 @@ class Follower:
     async def _take_in(self, message: Message, tasks: anyio.abc.TaskGroup) -> None:
         cmd = message.sequence
         order = read(
-            self._subjects, message.subject, message.body, message.headers, own_id=f"m-cmd-{cmd}", received=message.time
+            self._subjects, message.subject, message.body, message.headers, own_id=lambda: f"m-cmd-{cmd}", received=message.time
         )
         if self._progress.is_done(cmd, order.id, f"m-cmd-{cmd}"):
             self._progress.skip(cmd)
             return
-        await self._room.acquire()
+        try:
+            self._room.acquire_nowait()
+        except anyio.WouldBlock:
+            await self._room.acquire()
         self._progress.note(self._carrier.reached, self._announcer.stored)
         self._progress.begin(cmd)
         if isinstance(order, Order):

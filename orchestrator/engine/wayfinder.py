@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.control.admission import MAX_WAITING, IdTaken, differs, refused
+from orchestrator.control.admission import IdTaken, differs, refused
 from orchestrator.control.intake import Order
 from orchestrator.engine.backlog import Backlog
 from orchestrator.engine.creation import Creation
@@ -65,7 +65,7 @@ class Wayfinder:
         owner = self._mirror.owners.get(order.uuid)
         if owner is None or owner.project != order.project or owner.former or not self._mirror.shows(owner.node, order.uuid):
             return None
-        if not self._mirror.living(owner.node) or self._backlog.known(owner.node) >= MAX_WAITING:
+        if not self._mirror.living(owner.node) or refused(owner.node, self._backlog.known(owner.node), living=True):
             return None
         return Route(node=owner.node, uuid=order.uuid, fence=owner.epoch)
 

@@ -23,6 +23,7 @@ import anyio
 from anyio.abc import Process
 from anyio.streams.text import TextReceiveStream
 
+from orchestrator.bus.embedded import tied
 from orchestrator.bus.logs import bucket, logs
 from orchestrator.bus.nats import NatsBus, connect_or_explain
 from orchestrator.protocol.subject import Subjects
@@ -114,12 +115,11 @@ def _free_port() -> int:
 
 @asynccontextmanager
 async def _process(folder: Path, name: str, arguments: Sequence[str], word: str) -> AsyncIterator[Process]:
-    """Run a Python program; it has started once it printed `word`."""
+    """Run a Python program, which ends with us however that comes about; it has started once it printed `word`."""
     log = folder / f"{name}.log"
     with log.open("wb") as errors:
-        process = await anyio.open_process(
-            [sys.executable, *arguments], stdin=DEVNULL, stdout=PIPE, stderr=errors, start_new_session=True
-        )
+        command = tied([sys.executable, *arguments], signal.SIGTERM)
+        process = await anyio.open_process(command, stdin=DEVNULL, stdout=PIPE, stderr=errors, start_new_session=True)
     try:
         said: list[str] = []
         with anyio.move_on_after(START_S):

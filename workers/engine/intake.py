@@ -60,11 +60,12 @@ class Intake:
                     session = await self._caught_up(session)
                 elif self._pushes:
                     await self._take()
-                elif self._audits:
-                    await self._audit()
-                else:
+                elif not self._audits:
                     self._wake = anyio.Event()
                     await self._wake.wait()
+                if self._audits:
+                    # However many pushes come, the lease does not wait for them.
+                    await self._audit()
 
     async def audit(self) -> None:
         """Compare with the log, move the cursor, and return when that is done or could not be done."""

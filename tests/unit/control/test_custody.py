@@ -12,9 +12,7 @@ from tests.unit.control.records import failed, owner, result, seen
 
 def judged(**facts: Any) -> str:
     """Judge a record of which nothing is known but `facts`."""
-    return residue(
-        **{"adopted": False, "vacated": False, "ending": None, "waiting": False, "living": True, "missing_s": 0.0, **facts}
-    )
+    return residue(**{"adopted": False, "vacated": False, "ending": None, "waiting": False, "living": True, "missing_s": 0.0, **facts})
 
 
 def test_a_command_under_way_keeps_its_record() -> None:
@@ -34,7 +32,12 @@ def test_a_domain_seen_to_go_takes_its_record_with_it() -> None:
 
 @pytest.mark.parametrize(
     "ending",
-    [Ending(failed("none")), Ending(failed("unknown"), settled="none"), Ending(result(), undone=True), Ending(failed("partial"), undone=True)],
+    [
+        Ending(failed("none")),
+        Ending(failed("unknown"), settled="none"),
+        Ending(result(), undone=True),
+        Ending(failed("partial"), undone=True),
+    ],
 )
 def test_a_command_that_left_nothing_leaves_no_record(ending: Ending) -> None:
     """It failed without effect, or what it made was undefined."""

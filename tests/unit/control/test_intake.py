@@ -23,7 +23,7 @@ BARE = "<domain type='test'><memory>1024</memory></domain>"
 def order(domain: str, verb: str, body: Any = None, headers: dict[str, str] | None = None, *, project: str = "p") -> Order | Malformed:
     """Read a command that came at second 1000 and would be called m-cmd-7."""
     raw = body if isinstance(body, bytes) else b"" if body is None else codec.encode(body)
-    return read(SUBJECTS, SUBJECTS.cmd(project, domain, verb), raw, headers or {}, own_id="m-cmd-7", received=1000.0)
+    return read(SUBJECTS, SUBJECTS.cmd(project, domain, verb), raw, headers or {}, own_id=lambda: "m-cmd-7", received=1000.0)
 
 
 def valid(*args: Any, **options: Any) -> Order:
@@ -134,7 +134,7 @@ def test_without_a_project_nothing_else_of_it_is_believed() -> None:
 @given(subject=st.text(max_size=80), body=st.binary(max_size=200), headers=st.dictionaries(st.text(max_size=10), st.text(max_size=10)))
 def test_reading_never_raises(subject: str, body: bytes, headers: dict[str, str]) -> None:
     """Whatever anybody sends."""
-    made = read(SUBJECTS, subject, body, headers, own_id="m-cmd-7", received=0.0)
+    made = read(SUBJECTS, subject, body, headers, own_id=lambda: "m-cmd-7", received=0.0)
     assert isinstance(made, Malformed | Order)
 
 

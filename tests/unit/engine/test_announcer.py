@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from orchestrator.engine.announcer import Announcer
@@ -49,7 +50,7 @@ async def test_each_event_is_stored_once_whatever_becomes_of_the_answer(way: str
                     tasks.start_soon(told.tell, f"health.slow-call.{number}", {})
                 if forgets:
                     await here.until(lambda: bus.exchanges >= 2)
-                    await anyio.sleep(0)
+                    await anyio.lowlevel.checkpoint()
                     here.broker.stop()
                     here.broker.start()
                     await here.bus.link.up()

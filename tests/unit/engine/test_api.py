@@ -77,7 +77,7 @@ async def test_a_new_domain_goes_to_the_node_with_most_memory_and_a_burst_is_spr
         await here.worker("n2", free_kib=10_001)
         await here.coordinator()
         answers = [
-            await here.api("p", uuid_of(number), "create-xml", {"args": {"xml": xml(f"web{number}", memory_kib=1000)}}) for number in range(4)
+            await here.api("p", uuid_of(number), "create-xml", {"args": {"xml": xml(f"w{number}", memory_kib=1000)}}) for number in range(4)
         ]
         assert ["n2", "n1", "n2", "n1"] == [answer["node"] for answer in answers]
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import anyio
 import pytest
 
+from orchestrator.bus.port import NoResponder, Uncertain
 from orchestrator.engine.pace import Pace
 from tests.unit.engine.mortal import WAYS, MortalBus, Way
 from tests.unit.engine.world import Running, World, forget_leader, uuid_of, world, xml
@@ -91,3 +95,53 @@ async def test_no_command_is_lost_doubled_or_overtaken_wherever_the_coordinator_
     assert at > 40, "there are many exchanges at which it was tried"
 
 
+
+
+REQUESTS = [
+    ("web1", "define-xml", {"id": "k1", "args": {"xml": xml()}}),
+    ("web1", "start", {"id": "k2"}),
+    ("nobody", "start", {"id": "k3"}),
+    ("web1", "undefine", {"id": "k4"}),
+    ("web1", "define-xml", {"id": "k5", "args": {"xml": xml()}}),
+]
+"""Requests of one client, each sent when the one before was answered."""
+
+
+async def _asked(here: World, domain: str, verb: str, body: Any) -> Any:
+    """Ask until there is an answer, each time under the same id, as a client does whose coordinator may have died."""
+    with anyio.fail_after(10):
+        while True:
+            try:
+                return await here.api("p", domain, verb, body, timeout_s=0.1)
+            except (NoResponder, Uncertain):
+                await anyio.sleep(0.01)
+
+
+async def _succeeded(here: World, running: Running) -> None:
+    """Let another coordinator take over when this one dies."""
+    await running.stopped.wait()
+    await forget_leader(here)
+    await here.coordinator("c2", pace=CALM)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_request_sent_again_has_one_effect_and_one_end_wherever_the_coordinator_fails(way: Way) -> None:
+    """Each exchange with the broker is in turn the one at which it happens; the answer is that of the one end."""
+    at = 0
+    happened = True
+    while happened:
+        at += 1
+        async with world() as here:
+            workers = [await here.worker("n1"), await here.worker("n2")]
+            bus = MortalBus(here.broker, at=at, way=way)
+            running = Running(here, "c1", bus, CALM)
+            bus.die = running.scope.cancel
+            here.tasks.start_soon(_succeeded, here, running)
+            await running.start()
+            answers = [await _asked(here, *request) for request in REQUESTS]
+            happened = bus.exchanges >= at
+            assert [True, True, False, True, True] == [answer["ok"] for answer in answers], f"{way} {at}: {answers}"
+            ends = {("p", f"k{number}"): ["command.succeeded"] for number in (1, 2, 4, 5)} | {("p", "k3"): ["command.failed"]}
+            assert ends == await here.terminals(), f"{way} {at}"
+            assert ["k1", "k2", "k4", "k5"] == sorted(id for worker in workers for _, id, _ in worker.ran), f"{way} {at}"
+    assert at > 40, "there are many exchanges at which it was tried"

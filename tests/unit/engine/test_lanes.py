@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import anyio
+import anyio.lowlevel
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -89,7 +90,7 @@ async def test_a_turn_can_be_awaited() -> None:
         await first.turn()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(second.turn)
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
             first.leave()
 
 

@@ -47,7 +47,7 @@ async def _all_ended(here: World) -> bool:
 @pytest.mark.parametrize("seed", range(4))
 async def test_what_a_leader_routed_none_of_its_successors_routes_otherwise(seed: int) -> None:
     """Each command has one end and takes effect once, in the order of the log, though every name comes to mean other domains."""
-    chance = random.Random(seed)  # noqa: S311  a test that can be repeated
+    chance = random.Random(seed)
     async with world() as here:
         workers = [await here.worker("n1"), await here.worker("n2")]
         left = await _leave_commands(here)

@@ -98,7 +98,8 @@ class Worker:
 
     async def announce(self) -> None:
         """Write the node's record and take its lease."""
-        await self.bucket("nodes").put(self.name, codec.encode(node_record(self.name, self.epoch, free_kib=self._free_kib, types=self._types)))
+        record = node_record(self.name, self.epoch, free_kib=self._free_kib, types=self._types)
+        await self.bucket("nodes").put(self.name, codec.encode(record))
         await self.renew()
 
     async def renew(self) -> None:
@@ -228,10 +229,16 @@ class Worker:
             duration_ms=0.1,
         )
         body = codec.encode(result)
+        await self.tell(result.event, project, uuid, id, body)
+        self._ledger[project, id] = digest, body
+        await self._send(project, id, body)
+
+    async def tell(self, name: str, project: str, uuid: str, id: str, data: bytes) -> None:
+        """Store an event of a command."""
         self._sequence += 1
         told = event(
             prefix=SUBJECTS.prefix,
-            name=result.event,
+            name=name,
             source=f"/virt/nodes/{self.name}",
             node=self.name,
             project=project,
@@ -240,12 +247,10 @@ class Worker:
             epoch=self.epoch,
             sequence=self._sequence,
             previous=0,
-            data=msgspec.Raw(body),
+            data=msgspec.Raw(data),
             commandid=id,
         )
-        await self.bus.append(Outgoing(SUBJECTS.evt(self.name, project, uuid, result.event), codec.encode(told), {"Nats-Msg-Id": told.id}))
-        self._ledger[project, id] = digest, body
-        await self._send(project, id, body)
+        await self.bus.append(Outgoing(SUBJECTS.evt(self.name, project, uuid, name), codec.encode(told), {"Nats-Msg-Id": told.id}))
 
     async def _send(self, project: str, id: str, body: bytes) -> None:
         if not self.mute:
@@ -287,6 +292,10 @@ class World:
     def smaller(self, config: LogConfig) -> LogConfig:
         """Return the configuration of a log that is full already."""
         return msgspec.structs.replace(config, max_bytes=1)
+
+    def narrower(self, config: LogConfig) -> LogConfig:
+        """Return the configuration of a log that takes only tiny messages."""
+        return msgspec.structs.replace(config, max_message=10)
 
     def renamed(self, config: LogConfig, name: str, subjects: str) -> LogConfig:
         """Return the configuration for another log."""
@@ -422,4 +431,3 @@ async def world() -> AsyncIterator[World]:
             await made.bus.provision(made.configs)
             yield made
             tasks.cancel_scope.cancel()
-

@@ -29,10 +29,8 @@ def test_what_is_missing_is_filled_in_and_the_rest_left_as_it_is() -> None:
     """Comments, prefixes and encodings survive."""
     text = '<!-- ü --><domain xmlns:q="u" type="test">\n <memory>1</memory><q:commandline/></domain>'
     done = complete(text, name="a&b", uuid=UUID)
-    assert (
-        done
-        == f'<!-- ü --><domain xmlns:q="u" type="test">\n <uuid>{UUID}</uuid><name>a&amp;b</name><memory>1</memory><q:commandline/></domain>'
-    )
+    filled = f"<uuid>{UUID}</uuid><name>a&amp;b</name><memory>1</memory>"
+    assert done == f'<!-- ü --><domain xmlns:q="u" type="test">\n {filled}<q:commandline/></domain>'
     assert (identify(done).name, identify(done).uuid) == ("a&b", UUID)
 
 
