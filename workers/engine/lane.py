@@ -10,12 +10,17 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 T = TypeVar("T")
+
+PATIENCE_S = 0.005
+"""Seconds for which a call waits for a busy thread before another one is started: threads that contend for short calls
+cost more than they win, and one that hangs must hold up nobody."""
 
 
 async def done_within(call: asyncio.Future[Any], seconds: float) -> None:
@@ -51,17 +56,22 @@ class _Job(msgspec.Struct, frozen=True):
     call: Callable[[], Any]
     future: asyncio.Future[Any]
     loop: asyncio.AbstractEventLoop
+    since: float
 
 
 class ThreadLane:
-    """A lane of real threads, started as they are needed."""
+    """A lane of real threads, started as they are needed, up to `limit`."""
 
     def __init__(self, name: str, limit: int) -> None:
         self._name = name
         self._limit = limit
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        self._lock = threading.Lock()
         self._threads = 0
+        self._idle = 0
         self._active = 0
+        self._reached = 0.0
+        self._watch: asyncio.TimerHandle | None = None
 
     @property
     def active(self) -> int:
@@ -73,21 +83,49 @@ class ThreadLane:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._active += 1
-        if self._active > self._threads and self._threads < self._limit:
-            self._threads += 1
-            threading.Thread(target=self._drain, name=f"{self._name}-{self._threads}", daemon=True).start()
-        self._jobs.put(_Job(call, future, loop))
+        self._jobs.put(_Job(call, future, loop, time.monotonic()))
+        if not self._threads:
+            self._grow()
+        elif self._watch is None and self._threads < self._limit:
+            self._watch = loop.call_later(PATIENCE_S, self._check, loop)
         return future
 
+    def _check(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Start a thread if the calls that wait have waited for long."""
+        self._watch = None
+        if self._jobs.empty():
+            return
+        if time.monotonic() - self._reached > PATIENCE_S:
+            self._grow()
+        if self._threads < self._limit:
+            self._watch = loop.call_later(PATIENCE_S, self._check, loop)
+
+    def _grow(self) -> None:
+        with self._lock:
+            self._threads += 1
+        threading.Thread(target=self._drain, name=f"{self._name}-{self._threads}", daemon=True).start()
+
     def _drain(self) -> None:
-        while True:
+        while self._rests():
             job = self._jobs.get()
+            with self._lock:
+                self._idle -= 1
+            self._reached = job.since
             try:
                 result = job.call()
             except BaseException as error:  # noqa: BLE001 - the root of this thread; the waiter gets whatever it was
                 self._report(job, error, None)
             else:
                 self._report(job, None, result)
+
+    def _rests(self) -> bool:
+        """Tell whether this thread shall wait for the next call: one that waits is enough, the others end."""
+        with self._lock:
+            if self._idle:
+                self._threads -= 1
+                return False
+            self._idle += 1
+            return True
 
     def _report(self, job: _Job, error: BaseException | None, result: Any) -> None:
         try:
