@@ -98,8 +98,10 @@ class JournalFile:
         execute = self._writer.execute
         execute("BEGIN IMMEDIATE")
         try:
-            for sql, parameters in statements:
-                execute(sql, parameters)
+            for sql, parameters, *instead in statements:
+                if not execute(sql, parameters).rowcount and instead:
+                    for other in instead[0]:
+                        execute(*other)
             execute("COMMIT")
         except BaseException:
             tables.rollback(self._writer.connection)

@@ -166,7 +166,7 @@ class SqliteJournal:
     def _write(self, batch: list[Commit]) -> JournalError | None:
         """Write the commits of `batch`; where there are none, go on forgetting. Return why it failed."""
         try:
-            self._file.write([statement for commit in batch for statement in commit.statements] if batch else tables.SWEEP)
+            self._file.write(_lean([statement for commit in batch for statement in commit.statements]) if batch else tables.SWEEP)
         except JournalError as error:
             if not batch:
                 self._log.warning("journal.forgetting_failed", error=str(error))
@@ -230,6 +230,12 @@ class SqliteJournal:
             return
         with contextlib.suppress(RuntimeError):  # closed since the line above
             self._loop.call_soon_threadsafe(callback, *arguments)
+
+
+def _lean(statements: list[tables.Statement]) -> list[tables.Statement]:
+    """Leave out what a later statement of the same transaction makes void."""
+    last = max((at for at, statement in enumerate(statements) if statement[0] is tables.LAST_TOLD), default=-1)
+    return [statement for at, statement in enumerate(statements) if at >= last or statement[0] is not tables.LAST_TOLD]
 
 
 def _resolve(batch: list[Commit], error: JournalError | None) -> None:

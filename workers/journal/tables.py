@@ -47,7 +47,9 @@ KEPT_EPOCHS = 64
 PORTION = 16
 """Commands that one transaction deletes at most: they lie far apart in the file, and the loop waits meanwhile."""
 
-Statement = tuple[str, tuple[Any, ...]]
+Plain = tuple[str, tuple[Any, ...]]
+Statement = Plain | tuple[str, tuple[Any, ...], tuple[Plain, ...]]
+"""SQL, its parameters, and what is to be done instead where it changed nothing."""
 
 VERSION_1 = """
 CREATE TABLE state (
@@ -132,6 +134,9 @@ def statements(change: Change) -> Iterable[Statement]:
     return _SQL[type(change)](change)
 
 
+LAST_TOLD = "UPDATE state SET epoch = ?, number = ?"
+"""Of several in one transaction only the last counts."""
+
 _ENTER = (
     "INSERT OR IGNORE INTO ledger SELECT max(above, coalesce((SELECT max(row) FROM ledger), 0)) + 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?"
     " FROM state"
@@ -167,7 +172,7 @@ _OLD = (
 )
 _SWEPT = f"UPDATE state SET forget_ended_before = NULL, forget_up_to = NULL WHERE NOT EXISTS ({_OLD})"  # noqa: S608  fixed text
 
-SWEEP: tuple[Statement, ...] = (
+SWEEP: tuple[Plain, ...] = (
     (f"DELETE FROM ledger WHERE row IN ({_OLD})", (PORTION,)),  # noqa: S608  fixed text
     (_SWEPT, (1,)),
 )
@@ -180,9 +185,9 @@ def _received(received: Received) -> Iterator[Statement]:
     event = (entry.event.epoch, entry.event.sequence) if entry.event is not None else (None, None)
     copy = Copy(entry.subject, entry.verb, entry.uuid, entry.digest, entry.body, entry.headers, entry.fence)
     place = (entry.sequence, entry.deadline, _LETTER[entry.phase], entry.phase == "stored")
-    yield _YIELD, key
-    yield _ENTER, (*key, *place, *event, entry.ended, _encode(copy), entry.result)
-    yield _REPEAT, (entry.sequence, *key, entry.sequence)
+    enter = _ENTER, (*key, *place, *event, entry.ended, _encode(copy), entry.result)
+    # Only where the key is there already: what is forgotten yields to it, else this is a repeat.
+    yield *enter, ((_YIELD, key), enter, (_REPEAT, (entry.sequence, *key, entry.sequence)))
     if entry.fence:
         yield _FENCE, (entry.uuid, entry.fence)
 
@@ -193,7 +198,7 @@ def _told(told: Told) -> Iterator[Statement]:
         place = (event.position.epoch, event.position.sequence)
         yield "INSERT INTO outbox VALUES (NULL, ?, ?, ?, ?)", (*place, event.subject, event.body)
     if place is not None:
-        yield "UPDATE state SET epoch = ?, number = ?", place
+        yield LAST_TOLD, place
     for uuid, observed in told.domains.items():
         if observed is None:
             yield "DELETE FROM domains WHERE uuid = ?", (uuid,)
