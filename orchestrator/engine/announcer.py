@@ -96,12 +96,9 @@ class Announcer:
         while True:
             try:
                 found = await self._stored(message) if attempted else 0
-                if found:
-                    return found
-                attempted = True
-                return await self._bus.append(message)
+                return found or await self._bus.append(message)
             except BusError as error:
-                attempted = attempted and not isinstance(error, Refused)
+                attempted = attempted or not isinstance(error, Refused)
                 _log.info("announcer.again", subject=message.subject, reason=str(error) or type(error).__name__)
             await anyio.sleep(pause)
             pause = min(pause * 2, _LONGEST_S)

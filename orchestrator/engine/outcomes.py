@@ -100,6 +100,7 @@ class Outcomes:
         self._look_s = look_s
         self._monotonic = monotonic
         self._waiters: dict[Key, list[Waiter]] = {}
+        self._hurry = asyncio.Event()
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Listen and look for ever; started once results are heard."""
@@ -107,7 +108,9 @@ class Outcomes:
             tasks.start_soon(self._hurry_after_reconnects)
             task_status.started()
             while True:
-                await anyio.sleep(self._look_s / 4)
+                with anyio.move_on_after(self._look_s / 4):
+                    await self._hurry.wait()
+                self._hurry.clear()
                 await self._look(self._due())
 
     @contextmanager
@@ -159,6 +162,7 @@ class Outcomes:
             for waiting in self._waiters.values():
                 for waiter in waiting:
                     waiter.due = 0.0
+            self._hurry.set()
 
     def _due(self) -> dict[tuple[str, str, str], list[Waiter]]:
         """Return who is to be looked up, by node, project and UUID."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import anyio
@@ -10,6 +11,8 @@ import pytest
 from orchestrator.bus.port import Message
 from orchestrator.engine.router import Router
 from orchestrator.protocol import codec
+from orchestrator.store.kv import KeyValue
+from orchestrator.store.port import Entry
 from tests.unit.engine.world import SUBJECTS, World, uuid_of, world, xml
 
 pytestmark = pytest.mark.anyio
@@ -54,6 +57,29 @@ async def test_commands_of_one_domain_keep_their_order_by_name_and_by_uuid() -> 
         assert [] == one.ran
         one.gate["define-xml"].set()
         await ended(here, "slow")
+
+
+async def test_the_order_holds_for_domains_that_the_coordinator_is_only_about_to_hear_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By name first and by UUID then, while the name is not known yet."""
+    watch = KeyValue.watch
+
+    async def late(self: KeyValue, keys: str = ">") -> AsyncGenerator[list[Entry] | None]:
+        async for portion in watch(self, keys):
+            await anyio.sleep(0.02)
+            yield portion
+
+    async with world() as here:
+        worker = await here.worker("n1")
+        monkeypatch.setattr(KeyValue, "watch", late)
+        running = await here.coordinator()
+        await here.until(running.leads)
+        for number in range(10):
+            await worker.show("p", uuid_of(number), f"web{number}")
+            await here.cmd("p", f"web{number}", "start", {"id": f"a{number}"})
+            await here.cmd("p", uuid_of(number), "reset", {"id": f"b{number}"})
+        await ended(here, *(f"b{number}" for number in range(10)), "a9")
+        for number in range(10):
+            assert [f"a{number}", f"b{number}"] == [id for _, id, _ in worker.ran if id[1:] == str(number)]
 
 
 async def test_a_repeat_has_its_result_sent_again() -> None:
