@@ -154,19 +154,25 @@ class Libvirtd:
         """Kill the daemon with SIGKILL, frozen or not; return when it is gone."""
         if self._process is not None:
             os.kill(self.pid, signal.SIGKILL)
+            self._signal_nsenter(signal.SIGCONT)
             self._process.send_signal(signal.SIGCONT)
             self._process.wait(_START_S)
             self._process = None
 
     def freeze(self) -> None:
         """Stop the daemon where it stands: connections stay, and nothing answers."""
+        # nsenter first: it would stop itself when it sees its child stop, perhaps only after `thaw`, and then stop for ever.
+        self._signal_nsenter(signal.SIGSTOP)
         os.kill(self.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Let a frozen daemon go on."""
         os.kill(self.pid, signal.SIGCONT)
+        self._signal_nsenter(signal.SIGCONT)
+
+    def _signal_nsenter(self, what: signal.Signals) -> None:
         if self._process is not None:
-            self._process.send_signal(signal.SIGCONT)  # nsenter stops with its child and does not go on with it
+            self._process.send_signal(what)
 
     def restart(self) -> None:
         """Kill the daemon and start it again."""
