@@ -69,6 +69,7 @@ class System:
         """
         if any(uri.startswith(EMBED) for uri in self._plan.hypervisors):
             adopt()
+        failure: BaseException | None = None
         with self._layout.held():
             try:
                 async with anyio.create_task_group() as tasks:
@@ -76,9 +77,11 @@ class System:
                     await self._start(tasks)
                     await anyio.sleep_forever()
             except* Unavailable as failures:
-                raise _first(failures) from None
+                failure = _first(failures)
             finally:
                 await self._end()
+        if failure is not None:
+            raise failure  # not above: early Python 3.11 puts what is raised there into a group of its own
 
     async def _start(self, tasks: TaskGroup) -> None:
         """Start all parts: the broker, then the coordinator, which makes the logs, then the workers at the same time."""
