@@ -7,8 +7,8 @@ import random
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from itertools import count
 
 import anyio
@@ -118,6 +118,28 @@ class _Listener:
             await self._on.untap(self._subscription)
 
 
+class _Asked:
+    """One question under way. A class, since a generator as context costs twice as much, and each append is a question."""
+
+    def __init__(self, asked: dict[str, asyncio.Future[Message]], inbox: str, key: str, timeout_s: float) -> None:
+        self._among = asked
+        self._inbox = inbox
+        self._key = key
+        loop = asyncio.get_running_loop()
+        self._future: asyncio.Future[Message] = loop.create_future()
+        self._timer = loop.call_later(timeout_s, _fail, self._future, f"no answer within {timeout_s:g} s")
+
+    def __enter__(self) -> tuple[str, asyncio.Future[Message]]:
+        self._among[self._key] = self._future
+        return f"{self._inbox}.{self._key}", self._future
+
+    def __exit__(self, *exc: object) -> None:
+        self._timer.cancel()
+        self._among.pop(self._key, None)
+        if not self._future.cancel() and not self._future.cancelled():
+            self._future.exception()  # seen, though nobody waits for it any more
+
+
 class Channel:
     """Keeps one connection, for as long as `run` runs, and all that hangs on it."""
 
@@ -191,21 +213,9 @@ class Channel:
             raise NoResponder(f"nobody answers on {subject}")
         return message
 
-    @contextmanager
-    def answer(self, timeout_s: float) -> Iterator[tuple[str, asyncio.Future[Message]]]:
-        """Give a reply subject and the future of the one message that comes to it; it fails with `Uncertain`."""
-        key = str(next(self._numbers))
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Message] = loop.create_future()
-        timer = loop.call_later(timeout_s, _fail, future, f"no answer within {timeout_s:g} s")
-        self._asked[key] = future
-        try:
-            yield f"{self.inbox}.{key}", future
-        finally:
-            timer.cancel()
-            self._asked.pop(key, None)
-            if not future.cancel() and not future.cancelled():
-                future.exception()  # seen, though nobody waits for it any more
+    def answer(self, timeout_s: float) -> _Asked:
+        """Give, as a context, a reply subject and the future of the one message that comes to it; it fails with `Uncertain`."""
+        return _Asked(self._asked, self.inbox, str(next(self._numbers)), timeout_s)
 
     @asynccontextmanager
     async def listen(self, subject: str, deliver: Deliver, queue: str = "") -> AsyncIterator[None]:

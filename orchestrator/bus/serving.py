@@ -14,6 +14,7 @@ import anyio.abc
 import msgspec
 import structlog
 
+from orchestrator.bus.crowd import Crowd
 from orchestrator.bus.port import BusError, Clock, Deliver, Headers, Message, Serve, Unavailable
 from orchestrator.protocol.command import HEADER_ERROR, refusal
 from orchestrator.protocol.error import Busy, Internal
@@ -58,7 +59,7 @@ async def serving(
     clock: Clock,
 ) -> AsyncIterator[None]:
     """Serve for as long as the context lasts; then take no more, and give what is under way a second."""
-    async with background() as tasks:
+    async with Crowd() as tasks:
         service = Service(name, subject, answer, version=version, metadata=metadata, limit=limit, send=send, tasks=tasks, clock=clock)
         async with AsyncExitStack() as taps:
             await taps.enter_async_context(tap(subject, service.take, name))
@@ -85,7 +86,7 @@ class Service:
         metadata: Mapping[str, str],
         limit: int,
         send: Send,
-        tasks: anyio.abc.TaskGroup,
+        tasks: Crowd,
         clock: Clock,
     ) -> None:
         self._identity = {"name": name, "id": secrets.token_hex(11), "version": version, "metadata": dict(metadata)}
@@ -114,17 +115,17 @@ class Service:
             return
         if self._running >= self._limit:
             self._requests += 1
-            self._tasks.start_soon(self._reply, message, *refusal(Busy(f"{self._limit} requests are being answered; try again")))
+            self._tasks.start(self._reply(message, *refusal(Busy(f"{self._limit} requests are being answered; try again"))))
             return
         self._running += 1
-        self._tasks.start_soon(self._run, message)
+        self._tasks.start(self._run(message))
 
     def tell(self, message: Message) -> None:
         """Answer PING, INFO or STATS."""
         kind = message.subject.split(".")[1]
         body = {"PING": self._ping, "INFO": self._info, "STATS": self._stats}.get(kind)
         if body is not None and message.reply:
-            self._tasks.start_soon(self._reply, message, msgspec.json.encode(body()), {})
+            self._tasks.start(self._reply(message, msgspec.json.encode(body()), {}))
 
     async def idle(self) -> None:
         """Wait until no request is being answered."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import msgspec
 
@@ -142,4 +143,11 @@ def _completed(
 
 def timestamp(seconds: float) -> str:
     """Return Unix seconds as RFC 3339 UTC with microseconds."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    whole, microseconds = divmod(round(seconds * 1_000_000), 1_000_000)
+    return f"{_second(whole)}.{microseconds:06d}Z"
+
+
+@lru_cache(maxsize=64)
+def _second(whole: int) -> str:
+    # Remembered, since thousands of commands fall into one second.
+    return datetime.fromtimestamp(whole, UTC).isoformat()[:-6]

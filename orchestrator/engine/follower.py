@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 import anyio
-import anyio.abc
 import structlog
 
+from orchestrator.bus.crowd import Crowd
 from orchestrator.bus.port import Bus, BusError, Message, Reader, Start
 from orchestrator.control.intake import Order, read
 from orchestrator.engine.announcer import Announcer
@@ -63,7 +63,7 @@ class Follower:
     async def run(self) -> None:
         """Follow for ever. Raises `LogLost`."""
         position = self._progress.position.cmd
-        async with anyio.create_task_group() as tasks:
+        async with Crowd() as flights:
             while True:
                 await self._bus.link.up()
                 try:
@@ -71,7 +71,7 @@ class Follower:
                     reader = await self._bus.reader(self._subjects.log_cmd, self._name, self._subjects.cmds, start)
                     while True:
                         for message in await self._taken(reader, position):
-                            await self._take_in(message, tasks)
+                            await self._take_in(message, flights)
                             position = message.sequence
                 except BusError as error:
                     _log.info("follower.again", reason=str(error) or type(error).__name__)
@@ -86,7 +86,7 @@ class Follower:
                 raise LogLost(f"the log of commands ends at {last.sequence}, {position} was read")
         return messages
 
-    async def _take_in(self, message: Message, tasks: anyio.abc.TaskGroup) -> None:
+    async def _take_in(self, message: Message, flights: Crowd) -> None:
         cmd = message.sequence
         order = read(
             self._subjects, message.subject, message.body, message.headers, own_id=lambda: f"m-cmd-{cmd}", received=message.time
@@ -104,9 +104,9 @@ class Follower:
             await self._know(order)
             # Its turn is taken before the next is read.
             flight = self._router.admit(order, cmd=cmd, safe=partial(self._progress.finish, cmd))
-            tasks.start_soon(self._land, cmd, partial(self._router.fly, flight))
+            flights.start(self._land(cmd, partial(self._router.fly, flight)))
         else:
-            tasks.start_soon(self._land, cmd, partial(self._router.refuse, order, cmd=cmd))
+            flights.start(self._land(cmd, partial(self._router.refuse, order, cmd=cmd)))
 
     async def _land(self, cmd: int, bring: Callable[[], Awaitable[Landed]]) -> None:
         try:

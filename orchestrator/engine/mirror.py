@@ -126,6 +126,11 @@ class Mirror:
             node, _, uuid = split_domain_key(key)
         except Invalid:
             return
+        if before is not None and after is not None and _indexed(before) == _indexed(after):
+            # As with most changes, and under load each command makes one: no index says anything else than before.
+            self._sightings[uuid][node] = after
+            self._changed(key, before, after)
+            return
         if before is not None:
             self._forget(uuid, node, before)
         if after is not None:
@@ -154,6 +159,11 @@ class Mirror:
         if after is None or (before is not None and before.id != after.id):
             self._vacated.pop(uuid, None)
         self._changed(uuid, before, after)
+
+
+def _indexed(seen: Observed) -> tuple[str, str, str]:
+    """Return what of a sighting the indexes are made of."""
+    return seen.project, seen.name, seen.role
 
 
 def _discard(index: dict[tuple[str, str], set[str]], key: tuple[str, str], uuid: str) -> None:

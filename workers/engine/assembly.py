@@ -199,7 +199,7 @@ class Assembly:
             hypervisors=self._hypervisors,
             short=self._settings.short,
             long=self._settings.long,
-            existed=frozenset(self._recovery.domains),
+            before=self._recovery.domains,
             undefined=_undefined(self._recovery),
             begun=self._begun,
             clock=self._broker_time,

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import anyio
 import msgspec
 import structlog
 
 from orchestrator.protocol.command import Command, DomainRef, Result
+from orchestrator.protocol.domain import Observed
 from orchestrator.protocol.error import DeadlineExceeded, HypervisorRefused, Internal, NodeUnavailable, Outcome, Unsupported, WireError
 from orchestrator.protocol.verb import XmlArgs
+from workers.domain.admission import holds
 from workers.domain.observe import remembered
 from workers.domain.settle import settle
 from workers.drivers.port import Sighting
@@ -39,7 +41,7 @@ log = structlog.get_logger()
 class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """What all executions of a worker share.
 
-    existed: domains known before this start. undefined: those that this worker removed. begun: by UUID, the highest
+    before: domains as they were known before this start. undefined: those that this worker removed. begun: by UUID, the highest
     sequence begun. clock: broker time, Unix seconds.
     """
 
@@ -51,7 +53,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     hypervisors: list[Hypervisor]
     short: Lane
     long: Lane
-    existed: frozenset[str]
+    before: Mapping[str, Observed]
     undefined: set[str]
     begun: dict[str, int]
     clock: Callable[[], float]
@@ -242,12 +244,17 @@ class Execution:
         if outcome != "applied":
             found = {"none": "and had no effect", "partial": "and was half done"}.get(outcome, "and nothing tells its effect")
             error = NodeUnavailable(f"the worker ended while this ran, {found}", outcome=outcome, retryable=outcome == "none")
-        await self._end(Performed(True, now, error), fold)
+        await self._end(Performed(error is not None or not self._held_before(), now, error), fold)
+
+    def _held_before(self) -> bool:
+        """Tell whether what the verb is for held already when the command began: then it has changed nothing."""
+        known = remembered(self._around.before.get(self._queue.uuid))
+        return known is not None and not self._command.verb.creates and holds(self._command.verb, self._command.args, known)
 
     def _outcome(self, now: Sighting | None) -> Outcome:
         if now is not None and now.state == "unknown":
             return "unknown"
-        return settle(self._command.verb, self._command.args, now, existed=self._queue.uuid in self._around.existed)
+        return settle(self._command.verb, self._command.args, now, existed=self._queue.uuid in self._around.before)
 
 
 def _performed(call: asyncio.Future[Performed]) -> Performed:

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import anyio
@@ -61,7 +62,14 @@ class Waiting(msgspec.Struct, frozen=True):
 
 def timestamp(seconds: float) -> str:
     """Return Unix seconds as RFC 3339 UTC with microseconds."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")[:-6] + "Z"
+    whole, microseconds = divmod(round(seconds * 1_000_000), 1_000_000)
+    return f"{_second(whole)}.{microseconds:06d}Z"
+
+
+@lru_cache(maxsize=64)
+def _second(whole: int) -> str:
+    # Remembered, since thousands of events fall into one second.
+    return datetime.fromtimestamp(whole, UTC).isoformat()[:-6]
 
 
 class Outbox:

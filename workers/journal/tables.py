@@ -149,7 +149,8 @@ _REPEAT = (
     "INSERT OR IGNORE INTO repeats SELECT ? WHERE NOT EXISTS"
     " (SELECT 1 FROM ledger WHERE project = ? AND id = ? AND sequence = ? AND row > (SELECT above FROM state))"
 )
-_FENCE = "INSERT INTO fences VALUES (?, ?) ON CONFLICT (uuid) DO UPDATE SET fence = max(fence, excluded.fence)"
+# A fence that says nothing new, as most do, is not written: that would be one page more a commit.
+_FENCE = "INSERT INTO fences VALUES (?, ?) ON CONFLICT (uuid) DO UPDATE SET fence = excluded.fence WHERE fence < excluded.fence"
 _BEGIN = "UPDATE ledger SET phase = 'b' WHERE project = ? AND id = ? AND phase = 'r'"
 _END = "UPDATE ledger SET phase = 'e', epoch = ?, number = ?, ended = ?, result = ? WHERE project = ? AND id = ? AND phase <> 'e'"
 _STORE = "UPDATE ledger SET stored = 1 WHERE stored = 0 AND epoch IS NOT NULL AND (epoch, number) <= (?, ?)"

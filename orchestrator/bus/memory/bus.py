@@ -12,6 +12,7 @@ from typing import Self, TypeVar
 import anyio
 import structlog
 
+from orchestrator.bus.crowd import Crowd
 from orchestrator.bus.memory.broker import MemoryBroker
 from orchestrator.bus.memory.reader import MemoryReader
 from orchestrator.bus.memory.wire import Answer, MemoryLink, Wire
@@ -126,7 +127,7 @@ class MemoryBus:
         self, service: str, subject: str, answer: Serve, *, version: str, metadata: Mapping[str, str], limit: int = 4096
     ) -> AsyncIterator[None]:
         """Answer requests in the queue group of `service`; see the port. On leaving, gives those under way a second."""
-        async with anyio.create_task_group() as tasks:
+        async with Crowd() as tasks:
             served = Service(
                 service, subject, answer, version=version, metadata=metadata, limit=limit, send=self.publish, tasks=tasks, clock=self._clock
             )
@@ -137,7 +138,6 @@ class MemoryBus:
                 yield
             with anyio.move_on_after(_GRACE_S):
                 await served.idle()
-            tasks.cancel_scope.cancel()
 
     @asynccontextmanager
     async def _tap(self, subject: str, queue: str, deliver: Deliver) -> AsyncIterator[None]:

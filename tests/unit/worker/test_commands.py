@@ -177,6 +177,21 @@ async def test_a_worker_killed_while_a_command_runs_settles_it_by_looking(node: 
     assert [len(ends(events, identity)) for identity in ("a", "b")] == [1, 1]
 
 
+async def test_a_command_in_doubt_whose_goal_held_before_it_began_has_changed_nothing(node: World) -> None:
+    """Looking cannot tell the two apart; what was observed before can."""
+    async with node.worker():
+        await node.create()
+        await node.do("suspend")
+        fault = node.driver.faults.hang("look")
+        await node.send("suspend", body={"id": "a"})
+        await anyio.to_thread.run_sync(fault.entered.wait)
+    fault.release()
+    async with node.worker():
+        told = await node.ended("a")
+        assert (told["ok"], told["changed"]) == (True, False)
+    assert node.driver.calls.count(("suspend", WEB1)) == 1
+
+
 async def test_commands_published_while_the_worker_is_cut_off_run_once_when_it_is_back(node: World) -> None:
     """In the order of the log."""
     async with node.worker():
