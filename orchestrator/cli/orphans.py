@@ -7,6 +7,7 @@ once, and libvirt waits a second or two at each end of a guest, and far longer a
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import threading
 import time
@@ -17,6 +18,7 @@ _PAUSE_S = 0.02
 _NAME = "qemu-system"
 
 
+@functools.cache
 def adopt() -> None:
     """Take in every orphan among this process's descendants from now on, and reap those that are QEMU."""
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

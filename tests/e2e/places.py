@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from orchestrator.cli.orphans import adopt
 from tests.e2e.fleet import PROJECT_ROOT
 from tests.hypervisors import private_libvirtd
 
@@ -39,6 +40,7 @@ class Place:
 @contextmanager
 def embedded(nodes: Sequence[str]) -> Iterator[Place]:
     """Make room for QEMU with its driver inside the worker's process."""
+    adopt()  # as `virtbus up` does
     with ExitStack() as stack:
         roots = {node: Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vb"))) for node in nodes}
         for root in roots.values():

@@ -10,7 +10,7 @@ import anyio
 import msgspec
 from anyio.abc import TaskGroup, TaskStatus
 
-from orchestrator.bus.port import Bus, BusError, Message
+from orchestrator.bus.port import Bus, Message
 from orchestrator.protocol import token
 from orchestrator.protocol.subject import Subjects
 from orchestrator.store.kv import KeyValue
@@ -20,7 +20,7 @@ from workers.engine.hypervisor import Hypervisor
 from workers.engine.intake import Intake
 from workers.engine.inventory import Inventory
 from workers.engine.lane import Lane
-from workers.engine.lease import LeaseKeeper, Unhealthy
+from workers.engine.lease import LeaseKeeper
 from workers.engine.ledger import Ledger
 from workers.engine.order import read_order
 from workers.engine.outbox import NO_EFFECT, Draft, Effect, Outbox, Waiting
@@ -108,20 +108,14 @@ class Assembly:
         await tasks.start(self._intake.run)
         self._intake_runs = True
         await tasks.start(self._serve)
-        await self._first_record()
+        # The hypervisors may have taken longer to open than a lease lasts without them.
+        await self._lease.renew()
 
     async def quiesce(self) -> None:
         """Begin nothing more; return once what runs has ended, its events are in the log, and the lease is given back."""
         await self._runner.quiesce()
         await self._outbox.emptied()
         await self._lease.leave()
-
-    async def _first_record(self) -> None:
-        try:
-            await self._record.refresh()
-        except (Unhealthy, BusError):
-            # The lease says so too, and each renewal tries again.
-            return
 
     def _take_up(self) -> None:
         """Go on with what the journal holds: what had begun is settled, what had not is queued."""

@@ -71,13 +71,17 @@ class LeaseKeeper:
         while True:
             await anyio.sleep(RENEW_S)
             started = time.monotonic()
-            try:
-                await self._healthy()
-                await self._renew()
-            except (Unhealthy, BusError) as error:
-                log.warning("lease not renewed", node=self._node, reason=str(error) or type(error).__name__)
+            await self.renew()
             if time.monotonic() - started > RENEW_S:
                 log.warning("renewing the lease is slow", seconds=round(time.monotonic() - started, 1))
+
+    async def renew(self) -> None:
+        """Prove that this worker can work, and renew; if it cannot, say so and let the lease run on. Raises `Superseded`."""
+        try:
+            await self._healthy()
+            await self._renew()
+        except (Unhealthy, BusError) as error:
+            log.warning("lease not renewed", node=self._node, reason=str(error) or type(error).__name__)
 
     async def leave(self) -> None:
         """Give the lease back, so that the node is seen to be gone at once. Raises `BusError`."""
