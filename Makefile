@@ -20,6 +20,7 @@ test: check
 e2e:
 	@tools/setup node
 	$(PYTEST) tests/e2e
+	$(PYTEST) tests/contract/test_libvirtd.py
 
 bench: setup
 	@.venv/bin/python -m tests.bench --seconds $(SECONDS)
