@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from functools import lru_cache
 
 import msgspec
 
@@ -139,15 +137,3 @@ def _completed(
     if len(body) > codec.MAX_COMMAND:
         raise Invalid(f"args.xml: with name and UUID filled in the body has {len(body)} bytes; a command may have {codec.MAX_COMMAND}")
     return uuid, name or said.name, msgspec.structs.replace(command, args=complete), body
-
-
-def timestamp(seconds: float) -> str:
-    """Return Unix seconds as RFC 3339 UTC with microseconds."""
-    whole, microseconds = divmod(round(seconds * 1_000_000), 1_000_000)
-    return f"{_second(whole)}.{microseconds:06d}Z"
-
-
-@lru_cache(maxsize=64)
-def _second(whole: int) -> str:
-    # Remembered, since thousands of commands fall into one second.
-    return datetime.fromtimestamp(whole, UTC).isoformat()[:-6]

@@ -10,10 +10,10 @@ import anyio
 import structlog
 
 from orchestrator.bus.port import NO_HEADERS, Bus, BusError, Outgoing, Refused, Start
-from orchestrator.control.intake import timestamp
 from orchestrator.protocol import codec, token
 from orchestrator.protocol.command import HEADER_TRACEPARENT, HEADER_TRACESTATE
 from orchestrator.protocol.event import CONTENT_TYPE, coordinator_source, event
+from orchestrator.protocol.moment import timestamp
 from orchestrator.protocol.subject import NONE, Subjects
 
 _REMEMBERED = 65_536

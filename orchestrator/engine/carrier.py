@@ -9,7 +9,6 @@ import anyio
 import structlog
 
 from orchestrator.bus.port import Bus, BusError, Full, Outgoing, Refused, Uncertain
-from orchestrator.control.intake import timestamp
 from orchestrator.control.lease import counts
 from orchestrator.engine.backlog import Backlog
 from orchestrator.engine.flight import Flight
@@ -19,6 +18,7 @@ from orchestrator.engine.pace import GRACE_S, TRY_S, Pace
 from orchestrator.engine.route import Landed, Route
 from orchestrator.protocol.command import HEADER_CMD, HEADER_DEADLINE, HEADER_FENCE, HEADER_ID
 from orchestrator.protocol.error import Busy, DeadlineExceeded, Internal, NodeUnavailable
+from orchestrator.protocol.moment import timestamp
 from orchestrator.protocol.subject import Subjects
 
 _log = structlog.get_logger()

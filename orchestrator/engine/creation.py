@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from orchestrator.control.intake import Order, timestamp
+from orchestrator.control.intake import Order
 from orchestrator.control.locate import whereabouts
 from orchestrator.control.placement import Candidate, Want, place
 from orchestrator.engine.history import History
@@ -15,6 +15,7 @@ from orchestrator.engine.route import Repeat, Route
 from orchestrator.protocol import domainxml
 from orchestrator.protocol.domain import Former, Owner
 from orchestrator.protocol.error import AlreadyExists, Conflict, NotFound
+from orchestrator.protocol.moment import timestamp
 
 _LOOKS = 3
 """Looks at whether a domain that is being undefined still holds its name."""

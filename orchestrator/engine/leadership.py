@@ -13,13 +13,13 @@ import anyio
 import structlog
 
 from orchestrator.bus.port import Bus, BusError, Stale
-from orchestrator.control.intake import timestamp
 from orchestrator.control.lease import LEADER_SAFE_S, LEADER_TTL_S, may_take
 from orchestrator.engine.keeper import KEY as CURSOR
 from orchestrator.engine.keeper import Deposed
 from orchestrator.engine.pace import Pace
 from orchestrator.engine.table import Table
 from orchestrator.protocol import codec
+from orchestrator.protocol.moment import timestamp
 from orchestrator.protocol.node import Leader, Reached
 from orchestrator.store.port import Store
 

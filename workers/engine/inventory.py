@@ -14,10 +14,11 @@ import msgspec
 
 from orchestrator.protocol.command import HEADER_TRACEPARENT, HEADER_TRACESTATE
 from orchestrator.protocol.domain import Observed
+from orchestrator.protocol.moment import timestamp
 from workers.domain.observe import Unseen, incarnations, is_active, observed, project_of, rewound, unseen
 from workers.drivers.port import Happening, Sighting
 from workers.engine.hypervisor import Hypervisor
-from workers.engine.outbox import Draft, Effect, Outbox, timestamp
+from workers.engine.outbox import Draft, Effect, Outbox
 from workers.journal.port import Entry, Position
 
 GRACE_S = 0.05

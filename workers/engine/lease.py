@@ -10,9 +10,9 @@ import structlog
 
 from orchestrator.bus.port import BusError, Stale
 from orchestrator.protocol import codec
+from orchestrator.protocol.moment import timestamp
 from orchestrator.protocol.node import Lease
 from orchestrator.store.port import Entry, Store
-from workers.engine.outbox import timestamp
 from workers.engine.progress import Progress
 from workers.engine.publisher import Superseded
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any
 
 import anyio
@@ -19,6 +17,7 @@ import msgspec
 from orchestrator.protocol import codec
 from orchestrator.protocol.domain import Observed
 from orchestrator.protocol.event import event, worker_source
+from orchestrator.protocol.moment import timestamp
 from orchestrator.protocol.subject import NONE, Subjects
 from workers.journal.port import Change, Journal, OutboxEvent, Position, Told
 
@@ -58,18 +57,6 @@ class Waiting(msgspec.Struct, frozen=True):
 
     event: OutboxEvent
     effect: Effect
-
-
-def timestamp(seconds: float) -> str:
-    """Return Unix seconds as RFC 3339 UTC with microseconds."""
-    whole, microseconds = divmod(round(seconds * 1_000_000), 1_000_000)
-    return f"{_second(whole)}.{microseconds:06d}Z"
-
-
-@lru_cache(maxsize=64)
-def _second(whole: int) -> str:
-    # Remembered, since thousands of events fall into one second.
-    return datetime.fromtimestamp(whole, UTC).isoformat()[:-6]
 
 
 class Outbox:

@@ -12,6 +12,7 @@ from orchestrator.protocol import codec, token
 from orchestrator.protocol.command import answer, decode_command, refusal
 from orchestrator.protocol.domain import Observed
 from orchestrator.protocol.error import DeadlineExceeded, Invalid, NodeUnavailable, NotFound, WireError
+from orchestrator.protocol.moment import timestamp
 from orchestrator.protocol.subject import Subjects
 from orchestrator.protocol.verb import CommandIdArgs, find
 from workers.domain.observe import observed
@@ -19,7 +20,6 @@ from workers.drivers.port import DriverError, Sighting
 from workers.engine.hypervisor import Hypervisor
 from workers.engine.inventory import Inventory
 from workers.engine.lane import done_within
-from workers.engine.outbox import timestamp
 from workers.engine.perform import translated
 from workers.journal.port import Journal
 

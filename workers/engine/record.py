@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from orchestrator.protocol import codec
+from orchestrator.protocol.moment import timestamp
 from orchestrator.protocol.node import Allocated, Node
 from orchestrator.store.port import Store
 from workers.domain.observe import is_active
@@ -16,7 +17,6 @@ from workers.drivers.port import DriverError
 from workers.engine.hypervisor import Hypervisor
 from workers.engine.inventory import Inventory
 from workers.engine.lease import Unhealthy
-from workers.engine.outbox import timestamp
 
 HEALTH_S = 4.0
 """Seconds that a hypervisor has to prove that it answers."""

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.control.intake import Malformed, Order, read, timestamp
+from orchestrator.control.intake import Malformed, Order, read
 from orchestrator.protocol import codec, domainxml, token
 from orchestrator.protocol.command import decode_command
+from orchestrator.protocol.moment import timestamp
 from orchestrator.protocol.subject import NONE, Subjects
 from orchestrator.protocol.verb import XmlArgs
 from tests.unit.control.records import UUID

@@ -14,7 +14,6 @@ from anyio.abc import TaskGroup
 from orchestrator.bus.logs import buckets, logs
 from orchestrator.bus.memory import MemoryBroker, MemoryBus
 from orchestrator.bus.port import Headers, LogConfig, Message, Outgoing, Start
-from orchestrator.control.intake import timestamp
 from orchestrator.engine.coordinator import Coordinator
 from orchestrator.engine.pace import Pace
 from orchestrator.protocol import codec, domainxml, token
@@ -22,6 +21,7 @@ from orchestrator.protocol.command import DomainRef, Result, answer, decode_comm
 from orchestrator.protocol.domain import Observed, Owner
 from orchestrator.protocol.error import AlreadyExists, Conflict, NotFound, WireError
 from orchestrator.protocol.event import Event, event
+from orchestrator.protocol.moment import timestamp
 from orchestrator.protocol.node import Allocated, Hypervisor, Leader, Lease, Node
 from orchestrator.protocol.subject import Subjects, domain_key
 from orchestrator.protocol.verb import VERBS, find
