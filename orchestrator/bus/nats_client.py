@@ -173,7 +173,12 @@ class Connection(Client):
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:
         self.ended.set()
-        await super()._close(status, do_cbs)
+        try:
+            await super()._close(status, do_cbs)
+        except OSError as error:  # what was still to be sent met a broken socket; nats-py leaves it open then
+            _log.debug("bus.close_failed", reason=str(error))
+            if self._transport is not None:
+                self._transport.close()  # type: ignore[no-untyped-call]  # as nats-py has it
 
     async def _process_err(self, err_msg: str) -> None:
         if not _PASSING.search(err_msg):

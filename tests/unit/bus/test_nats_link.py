@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import anyio
 import anyio.abc
@@ -14,6 +14,7 @@ import pytest
 from orchestrator.bus import nats_client
 from orchestrator.bus.embedded import Embedded, User
 from orchestrator.bus.nats import NatsBus, connect_or_explain
+from orchestrator.bus.nats_client import Connection, Options
 from orchestrator.bus.port import Headers, LogConfig, Message, Outgoing, Refused, Start, Unavailable, Uncertain
 from tests.unit.bus.conftest import frozen
 
@@ -214,6 +215,27 @@ async def test_what_the_broker_says_on_hanging_up_is_passed_on() -> None:
     async with stranger(info, b"-ERR 'Maximum Connections Exceeded'") as url, NatsBus(url, name="test") as bus:
         with pytest.raises(Unavailable, match=r"(?i)no connection to the broker at .*: maximum connections exceeded"):
             await connect_or_explain(bus, within_s=0.5)
+
+
+async def test_what_was_left_to_send_on_a_broken_socket_ends_with_it(broker: Embedded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The broker hung up in the middle of a publish: the session ends without an error of its own, and its socket is closed."""
+    connection = Connection(ignore)
+    await connection.open([broker.url], Options(name="test"))
+    socket = cast(Any, connection._transport)._io_writer
+
+    async def drain() -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(connection._transport, "drain", drain)
+    connection._pending, connection._pending_data_size = [b"PING\r\n"], 6
+    await connection._close(Connection.CLOSED)
+    assert connection.ended.is_set()
+    assert socket.is_closing()
+    await socket.wait_closed()
+
+
+async def ignore(_: Exception) -> None:
+    """Take no notice of an error."""
 
 
 async def test_credentials_that_are_none_are_told_and_do_not_block(tmp_path: Path, broker: Embedded) -> None:
