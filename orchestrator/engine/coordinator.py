@@ -55,6 +55,7 @@ class Coordinator:
         name: str,
         version: str,
         clock: Clock = time.time,
+        monotonic: Clock = time.monotonic,
         randomness: Randomness = os.urandom,
         pace: Pace | None = None,
     ) -> None:
@@ -63,6 +64,7 @@ class Coordinator:
         self._name = token.node(name)
         self._version = version
         self._clock = clock
+        self._monotonic = monotonic
         self._randomness = randomness
         self._pace = pace or Pace()
         self._wire()
@@ -95,15 +97,15 @@ class Coordinator:
         self._recent = Recent()
         self._owners = Owners(self._bucket("owners"))
         self._history = History(bus, subjects, reader, self._now)
-        self._backlog = Backlog(bus, subjects, self._mirror, reader, anyio.current_time)
+        self._backlog = Backlog(bus, subjects, self._mirror, reader, self._monotonic)
         self._outcomes = Outcomes(
-            bus, subjects, self._history, self._recent, self._backlog, look_s=pace.look, monotonic=anyio.current_time
+            bus, subjects, self._history, self._recent, self._backlog, look_s=pace.look, monotonic=self._monotonic
         )
         self._locator = Locator(
             bus, subjects, self._mirror, self._owners, self._history, self._outcomes, self._recent, pause_s=pace.look
         )
         self._carrier = Carrier(
-            bus, subjects, self._mirror, self._outcomes, self._backlog, pace=pace, now=self._now, monotonic=anyio.current_time
+            bus, subjects, self._mirror, self._outcomes, self._backlog, pace=pace, now=self._now, monotonic=self._monotonic
         )
         self._wire_api()
         self._wire_leading(reader)
@@ -135,7 +137,7 @@ class Coordinator:
             ledgers,
             self._recent,
             pace=pace,
-            monotonic=anyio.current_time,
+            monotonic=self._monotonic,
         )
         self._api = Api(subjects, self._router, questions, now=self._now, fresh_id=self._fresh_id)
 
@@ -151,10 +153,10 @@ class Coordinator:
             self._history,
             self._announcer,
             pace=pace,
-            monotonic=anyio.current_time,
+            monotonic=self._monotonic,
         )
         watchman = Watchman(
-            bus, subjects, self._mirror, self._announcer, name=reader, pace=pace, monotonic=anyio.current_time
+            bus, subjects, self._mirror, self._announcer, name=reader, pace=pace, monotonic=self._monotonic
         )
         self._term = Term(
             bus,
@@ -170,7 +172,7 @@ class Coordinator:
             pace=pace,
         )
         self._leadership = Leadership(
-            bus, self._bucket("cursors"), self._bucket("cursors"), self._name, pace=pace, clock=self._now, monotonic=anyio.current_time
+            bus, self._bucket("cursors"), self._bucket("cursors"), self._name, pace=pace, clock=self._now, monotonic=self._monotonic
         )
 
     def _bucket(self, name: str) -> Store:

@@ -12,7 +12,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from orchestrator.bus.port import Bus, Message
 from orchestrator.protocol import token
-from orchestrator.protocol.subject import Subjects
+from orchestrator.protocol.subject import Subjects, domain_key
 from orchestrator.store.kv import KeyValue
 from workers.drivers.port import Driver
 from workers.engine.execution import Surroundings
@@ -69,7 +69,8 @@ class Assembly:
         self._inventory = Inventory(node, settings.default_project, self._outbox, dict(recovery.domains), clock=clock)
         self._runner = Runner(self._inventory, self._outbox)
         self._hypervisors = [Hypervisor(driver, settings.reads, self._incarnation, self._runner.happened) for driver in drivers]
-        answers = [(self._res(entry), entry.result, entry.deadline) for entry in recovery.recent]
+        ended = [(domain_key(node, entry.project, entry.uuid), entry) for entry in recovery.recent]
+        answers = [(key, self._res(entry), entry.result, entry.deadline) for key, entry in ended]
         self._projection = Projection(bus, self._store("domains"), node, self._inventory.known, answers, clock=self._broker_time)
         self._publisher = Publisher(bus, journal, self._outbox, subjects, node, self._stored)
         self._begun = _begun(recovery)

@@ -25,7 +25,8 @@ MAX_OPEN = 1_000
 """Commands that may be unfinished on a node; what exceeds that ends as `busy`."""
 
 Submit = Callable[[Order], None]
-Answer = Callable[[str, bytes, float], None]
+Answer = Callable[[str, str, str, bytes, float], None]
+"""Sends a result again: project and UUID of the domain, subject, body, deadline in broker time."""
 
 
 class _Fresh(msgspec.Struct, frozen=True):
@@ -176,12 +177,13 @@ class Ledger:
         if taken is None or refusal is None or taken.phase not in ("ended", "stored"):
             return
         result = msgspec.structs.replace(failed(entry, self._node, refusal), id=taken.id, final=False)
-        self._answer(self._subjects.res(self._node, taken.project, taken.id), codec.encode(result), 0.0)
+        self._answer(entry.project, entry.uuid, self._subjects.res(self._node, taken.project, taken.id), codec.encode(result), 0.0)
 
     def _repeat(self, entry: Entry) -> None:
         current = self._journal.find(entry.project, entry.id)
         if current is not None and current.phase == "stored":
-            self._answer(self._subjects.res(self._node, entry.project, entry.id), current.result, self._clock() + 1.0)
+            subject = self._subjects.res(self._node, entry.project, entry.id)
+            self._answer(entry.project, entry.uuid, subject, current.result, self._clock() + 1.0)
 
 
 def failed(entry: Entry, node: str, error: WireError, *, duration_ms: float = 0.0, domain: DomainRef | None = None) -> Result:
