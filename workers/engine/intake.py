@@ -26,6 +26,9 @@ PORTION = 256
 AUDIT_BACKLOG = 2_000
 """Commands above the cursor from which the audit reads the log rather than wait for a quiet moment to count."""
 
+COUNTS = 12
+"""Times that an audit counts before it gives up: under load it takes some until none of the pushes is on its way."""
+
 RETRY_S = 0.2
 
 log = structlog.get_logger()
@@ -141,12 +144,16 @@ class Intake:
     async def _count(self) -> None:
         """Move the cursor if the log holds exactly what was pushed.
 
-        Pushes that arrive while the broker counts make the count ambiguous: then the cursor stays for now, unless
-        so much has gathered that reading is due. More in the log than ever was pushed is a hole: read.
+        Pushes that are on their way while the broker counts make the count ambiguous. Where each count was, the cursor stays
+        for now, unless so much has gathered that reading is due. More in the log than ever was pushed is a hole: read.
         """
-        taken = self._progress.above
-        reader = await self._reader(self._progress.cursor + 1)
-        if reader.pending == taken:
-            await self._advance_to(self._progress.last)
-        elif reader.pending > taken + len(self._pushes) or taken > AUDIT_BACKLOG:
+        for _ in range(COUNTS):
+            if self._pushes:
+                await self._take()
+            taken, last = self._progress.above, self._progress.last
+            reader = await self._reader(self._progress.cursor + 1)
+            if reader.pending == taken:
+                await self._advance_to(last)
+                return
+        if reader.pending > taken + len(self._pushes) or taken > AUDIT_BACKLOG:
             await self._read(reader)
