@@ -86,7 +86,7 @@ class Play:
             return []
 
     async def _listen(self) -> None:
-        async for event in self._client.events(after=0):
+        async for event in self._client.events(every=True, after=0):
             self._events.add(event)
             self._screen.event(event)
 

@@ -11,8 +11,6 @@ from orchestrator.client import Client
 from orchestrator.protocol.command import Result
 from orchestrator.protocol.domain import Observed
 
-PROJECT = "default"
-
 
 class Failed(Exception):
     """The show cannot go on; the message says why."""
@@ -39,15 +37,15 @@ class Sender:
 
     async def attempt(self, verb: str, name: str, args: Mapping[str, Any] | None = None) -> Result:
         """Send a command and return how it ended, well or not."""
-        return await self._client.attempt(PROJECT, name, verb, args, id=self._fresh(verb))
+        return await self._client.attempt(name, verb, args, id=self._fresh(verb))
 
     async def post(self, verb: str, name: str) -> str:
         """Leave a command in the log and return its id."""
-        return await self._client.post(PROJECT, name, verb, id=self._fresh(verb))
+        return await self._client.post(name, verb, id=self._fresh(verb))
 
     async def seen(self, name: str) -> Observed:
         """Return what the bus tells of a domain."""
-        return await self._client.get(PROJECT, name)
+        return await self._client.get(name)
 
     async def expect(self, name: str, state: str, *, after: str) -> Observed:
         """Judge the state that the bus tells; who has an answer can read it. Return the whole record."""
@@ -57,7 +55,7 @@ class Sender:
 
     async def names(self) -> list[str]:
         """Return the names of all domains there are."""
-        return [domain.name for domain in await self._client.domains(PROJECT)]
+        return [domain.name for domain in await self._client.domains()]
 
     def _fresh(self, verb: str) -> str:
         self.ids.append(f"demo-{len(self.ids) + 1}-{verb}")

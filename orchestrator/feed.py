@@ -8,6 +8,7 @@ import anyio
 import msgspec
 
 from orchestrator.bus.port import Bus, Message, Start, Unavailable, Uncertain
+from orchestrator.event import UNOWNED, typed
 from orchestrator.protocol import codec, token
 from orchestrator.protocol.error import Invalid
 from orchestrator.protocol.event import Event
@@ -19,12 +20,20 @@ _PAUSE_S = 0.2
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """Which events: all fields given must match. domain: UUID or name; kinds: event names, or their first tokens."""
+    """Which events: all fields given must match. domain: UUID or name; kinds: event names, or their first tokens.
+
+    Raises `Invalid` for kinds that a project never has, since nothing would ever come.
+    """
 
     project: str | None = None
     node: str | None = None
     domain: str | None = None
     kinds: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        unowned = [kind for kind in self.kinds if kind.partition(".")[0] in UNOWNED]
+        if self.project is not None and unowned:
+            raise Invalid(f"kinds: {', '.join(unowned)} belongs to no project; follow every project to be told")
 
     def subjects(self, subjects: Subjects) -> str:
         """Return the narrowest subject filter that has them all; raise `Invalid` where a part is no token."""
@@ -40,7 +49,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Feed:
-    """Events in the order of the log; iterate over it. It never ends by itself.
+    """Events in the order of the log, as values of `orchestrator.event`; iterate over it. It never ends by itself.
 
     sequence: place in the log of the event given last (0: none yet); a later feed goes on after it.
     skipped: messages under the filter that were no event.
@@ -110,4 +119,4 @@ class Feed:
         except Invalid:
             self.skipped += 1
             return None
-        return event if self._wanted.admits(event) else None
+        return typed(event) if self._wanted.admits(event) else None

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import gc
 import importlib.util
-import logging
 import signal
 import socket
 import sys
 import time
 from contextlib import aclosing
-from importlib.metadata import version
+from importlib.metadata import entry_points, version
 from pathlib import Path
 
 import anyio
 import msgspec
-import structlog
 
 from orchestrator.bus.logs import buckets, logs
-from orchestrator.bus.nats import NatsBus
+from orchestrator.bus.nats import ChannelBus
 from orchestrator.bus.port import Bus, BusError
 from orchestrator.bus.reach import arrive, bus_at
 from orchestrator.engine.coordinator import Coordinator
-from orchestrator.protocol import codec
+from orchestrator.log import get_logger, to_stderr
+from orchestrator.protocol import codec, extension
 from orchestrator.protocol.error import WireError
 from orchestrator.protocol.node import Lease
 from orchestrator.protocol.subject import Subjects
@@ -30,7 +29,7 @@ from orchestrator.store.kv import KeyValue
 
 GC_THRESHOLDS = (20_000, 20, 20)
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +55,8 @@ def host() -> str:
 
 def run(options: Options) -> None:
     """Run a coordinator until a signal comes. Raises the `WireError` or `BusError` that makes it impossible."""
-    _log_to_stderr(options.verbose)
+    to_stderr(verbose=options.verbose)
+    extension.enlist(entry_points(group=extension.GROUP))
     uvloop = importlib.util.find_spec("uvloop") is not None
     anyio.run(_serve, options, backend_options={"use_uvloop": uvloop})
 
@@ -127,7 +127,7 @@ async def _trim(bus: Bus, subjects: Subjects) -> int:
     return removed
 
 
-def _bus(options: Options) -> NatsBus:
+def _bus(options: Options) -> ChannelBus:
     return bus_at(options.server, name=f"virtbus-{options.name}", creds=options.creds)
 
 
@@ -135,20 +135,3 @@ def _first(failures: BaseExceptionGroup[WireError | BusError]) -> WireError | Bu
     """Return the first failure in a group, however deep."""
     failure = failures.exceptions[0]
     return _first(failure) if isinstance(failure, BaseExceptionGroup) else failure
-
-
-def _log_to_stderr(verbose: bool) -> None:
-    """Log lines for people on a terminal, JSON lines elsewhere."""
-    shown = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            shown,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if verbose else logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )

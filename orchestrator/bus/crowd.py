@@ -7,9 +7,10 @@ from collections.abc import Coroutine
 from typing import Any, Self
 
 import anyio
-import structlog
 
-_log = structlog.get_logger()
+from orchestrator.log import get_logger
+
+_log = get_logger()
 
 
 class Crowd:

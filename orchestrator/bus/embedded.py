@@ -22,9 +22,9 @@ from typing import Any, Self
 import anyio
 import anyio.abc
 import msgspec
-import structlog
 
 from orchestrator.bus.port import Unavailable
+from orchestrator.log import get_logger
 from orchestrator.protocol.permission import Permissions
 
 VERSION = "2.15.1"
@@ -40,7 +40,7 @@ os.execv(sys.argv[3], sys.argv[3:])
 """
 # Not preexec_fn: that runs Python between fork and exec, which may hang where other threads (libvirt's) hold locks.
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 class User(msgspec.Struct, frozen=True, kw_only=True):

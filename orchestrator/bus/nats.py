@@ -13,8 +13,9 @@ import anyio
 import anyio.abc
 
 from orchestrator.bus.nats_channel import Channel, Standing
-from orchestrator.bus.nats_client import Options
-from orchestrator.bus.nats_fault import parse_servers
+from orchestrator.bus.nats_client import Connection, Options
+from orchestrator.bus.nats_examiner import Examiner
+from orchestrator.bus.nats_fault import parse_servers, shown
 from orchestrator.bus.nats_log import Logs
 from orchestrator.bus.nats_reader import PullReader
 from orchestrator.bus.port import (
@@ -35,39 +36,12 @@ from orchestrator.bus.queued import Queued
 from orchestrator.bus.serving import background, serving
 
 
-class NatsBus:
-    """The port's `Bus`.
+class ChannelBus:
+    """The port's `Bus`, over a channel."""
 
-    url: `nats://host:port` or `tls://host:port`, several separated by commas. name: shown in the broker's monitoring.
-    user and password, token, credentials (a `.creds` file) or nkey_seed (a seed file): who we are; files are read anew at each connect.
-    inbox_prefix: where answers come to; a permission can hold a user to its own.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        *,
-        name: str,
-        user: str | None = None,
-        password: str | None = None,
-        token: str | None = None,
-        credentials: Path | None = None,
-        nkey_seed: Path | None = None,
-        tls: ssl.SSLContext | None = None,
-        inbox_prefix: str = "_INBOX",
-        clock: Clock = time.time,
-    ) -> None:
-        options = Options(
-            name=name,
-            user=user,
-            password=password,
-            token=token,
-            credentials=str(credentials) if credentials is not None else None,
-            nkey_seed=str(nkey_seed) if nkey_seed is not None else None,
-            tls=tls,
-        )
-        self._channel = Channel(parse_servers(url), options, inbox_prefix)
-        self._logs = Logs(self._channel, clock)
+    def __init__(self, channel: Channel, clock: Clock) -> None:
+        self._channel = channel
+        self._logs = Logs(channel, clock)
         self._clock = clock
         self._background: AbstractAsyncContextManager[anyio.abc.TaskGroup]
 
@@ -85,6 +59,11 @@ class NatsBus:
     def offset_s(self) -> float:
         """Broker's clock minus ours as last learnt, 0.0 before."""
         return self._logs.offset_s
+
+    @property
+    def examiner(self) -> Examiner:
+        """What looks the broker over, for people in trouble."""
+        return Examiner(self._channel)
 
     async def __aenter__(self) -> Self:
         self._background = background()
@@ -155,7 +134,42 @@ class NatsBus:
         await self._logs.provision(logs)
 
 
-async def connect_or_explain(bus: NatsBus, within_s: float = 3.0) -> None:
+class NatsBus(ChannelBus):
+    """The port's `Bus`, with a connection of its own.
+
+    url: `nats://host:port` or `tls://host:port`, several separated by commas. name: shown in the broker's monitoring.
+    user and password, token, credentials (a `.creds` file) or nkey_seed (a seed file): who we are; files are read anew at each connect.
+    inbox_prefix: where answers come to; a permission can hold a user to its own.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str,
+        user: str | None = None,
+        password: str | None = None,
+        token: str | None = None,
+        credentials: Path | None = None,
+        nkey_seed: Path | None = None,
+        tls: ssl.SSLContext | None = None,
+        inbox_prefix: str = "_INBOX",
+        clock: Clock = time.time,
+    ) -> None:
+        options = Options(
+            name=name,
+            user=user,
+            password=password,
+            token=token,
+            credentials=str(credentials) if credentials is not None else None,
+            nkey_seed=str(nkey_seed) if nkey_seed is not None else None,
+            tls=tls,
+        )
+        servers = parse_servers(url)
+        super().__init__(Channel(lambda on_error: Connection(on_error, servers, options), shown(servers), inbox_prefix), clock)
+
+
+async def connect_or_explain(bus: ChannelBus, within_s: float = 3.0) -> None:
     """Wait until connected; raise `Unavailable` with the reason in one sentence if that takes longer."""
     with anyio.move_on_after(within_s):
         await bus.link.up()

@@ -13,13 +13,14 @@ from itertools import count
 
 import anyio
 import anyio.abc
-import structlog
 from nats.aio.subscription import Subscription
 from nats.errors import ConnectionClosedError, StaleConnectionError
 
-from orchestrator.bus.nats_client import STATUS, Connection, Options
-from orchestrator.bus.nats_fault import TurnedAway, check_version, reason, shown
+from orchestrator.bus.nats_client import STATUS
+from orchestrator.bus.nats_fault import TurnedAway, check_version, reason
+from orchestrator.bus.nats_session import Dial, Session
 from orchestrator.bus.port import NO_HEADERS, Deliver, Headers, Message, NoResponder, Refused, Unavailable, Uncertain
+from orchestrator.log import get_logger
 
 _ATTEMPT_S = 10.0
 _PAUSE_S = (0.1, 2.0)
@@ -29,7 +30,7 @@ _MAX_SAID = 100
 
 _SUBJECT = re.compile(r"(\*|[^\s.*>]+)(\.(\*|[^\s.*>]+))*(\.>)?\Z|>\Z")
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 class Standing:
@@ -91,14 +92,14 @@ class _Listener:
         self.subject = subject
         self.queue = queue
         self.deliver: Deliver | None = deliver
-        self._on: Connection | None = None
+        self._on: Session | None = None
         self._subscription: Subscription | None = None
 
     def __call__(self, message: Message) -> None:
         if self.deliver is not None:
             self.deliver(message)
 
-    async def make(self, connection: Connection) -> bool:
+    async def make(self, connection: Session) -> bool:
         """Subscribe on this connection unless that is done; return False where the connection has ended."""
         if self._on is connection:
             return True
@@ -141,29 +142,42 @@ class _Asked:
 
 
 class Channel:
-    """Keeps one connection, for as long as `run` runs, and all that hangs on it."""
+    """Keeps one connection, for as long as `run` runs, and all that hangs on it.
 
-    def __init__(self, servers: list[str], options: Options, inbox_prefix: str) -> None:
+    dial: gives what is connected each time. where: the broker, for people. inbox_prefix: where answers come to.
+    """
+
+    def __init__(self, dial: Dial, where: str, inbox_prefix: str) -> None:
         self.link = Standing()
         self.inbox = f"{inbox_prefix}.{secrets.token_hex(8)}"
-        self.fault = f"no broker answers at {shown(servers)}"
-        self._servers = servers
-        self._options = options
-        self._connection: Connection | None = None
+        self.fault = f"no broker answers at {where}"
+        self._dial = dial
+        self._where = where
+        self._connection: Session | None = None
         self._listeners: dict[_Listener, None] = {}
         self._asked: dict[str, asyncio.Future[Message]] = {}
         self._on_end: dict[int, Callable[[], None]] = {}
         self._numbers = count(1)
         self._said: dict[str, float] = {}
+        self._complained = anyio.Event()
         self._cut = len(self.inbox) + 1
         self._tasks: anyio.abc.TaskGroup | None = None
 
     @property
-    def connection(self) -> Connection:
+    def connection(self) -> Session:
         """The present connection; raises `Unavailable` when there is none."""
         if self._connection is None:
             raise Unavailable(self.fault)
         return self._connection
+
+    @property
+    def complaints(self) -> tuple[str, ...]:
+        """What the broker said of late that it does not allow, or that else went wrong."""
+        return tuple(self._said)
+
+    async def complained(self) -> None:
+        """Wait for the next complaint."""
+        await self._complained.wait()
 
     async def run(self) -> None:
         """Connect, and connect again whenever the connection ends, until cancelled."""
@@ -173,7 +187,7 @@ class Channel:
     async def _keep_connected(self) -> None:
         pause = _PAUSE_S[0]
         while True:
-            connection = Connection(self._report)
+            connection = self._dial(self._report)
             try:
                 await self._attempt(connection)
                 pause = _PAUSE_S[0]
@@ -238,7 +252,7 @@ class Channel:
             with anyio.move_on_after(_LEAVE_S, shield=True):
                 await listener.leave()
 
-    async def attach(self, connection: Connection, subject: str, deliver: Deliver, ended: Callable[[], None]) -> Callable[[], None]:
+    async def attach(self, connection: Session, subject: str, deliver: Deliver, ended: Callable[[], None]) -> Callable[[], None]:
         """Hand over each message of `subject` on this one connection, and call `ended` when it ends.
 
         Returns what undoes it, to be called from any thread. Raises `Uncertain` where the connection has ended.
@@ -263,12 +277,12 @@ class Channel:
 
         return release
 
-    async def _attempt(self, connection: Connection) -> None:
+    async def _attempt(self, connection: Session) -> None:
         """Connect and make all subscriptions; raise `Unavailable` with the reason in one sentence."""
-        where = shown(self._servers)
+        where = self._where
         try:
             with anyio.fail_after(_ATTEMPT_S):
-                await connection.open(self._servers, self._options)
+                await connection.open()
                 check_version(connection.version, where)
                 self._connection = connection
                 await connection.tap(f"{self.inbox}.*", "", self._answered)
@@ -280,12 +294,12 @@ class Channel:
         if not known:
             raise reason(connection.cause, where)
 
-    async def _live(self, connection: Connection) -> None:
+    async def _live(self, connection: Session) -> None:
         """Be connected until the connection ends."""
         self.link.begin()
         _log.info("bus.connected", session=self.link.session)
-        await connection.ended.wait()
-        self.fault = str(reason(connection.cause, shown(self._servers)))
+        await connection.over()
+        self.fault = str(reason(connection.cause, self._where))
         _log.warning("bus.disconnected", session=self.link.session, reason=self.fault)
 
     def _end(self) -> None:
@@ -316,6 +330,8 @@ class Channel:
         if text in self._said or len(self._said) >= _MAX_SAID:
             return
         self._said[text] = now + _SAY_AGAIN_S
+        complained, self._complained = self._complained, anyio.Event()
+        complained.set()
         _log.warning(event, reason=text)
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from collections.abc import Awaitable, Callable
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -19,13 +18,14 @@ from typing import Any, cast
 
 import anyio
 import msgspec
-import structlog
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 from nats.errors import BadSubscriptionError, ConnectionClosedError, ConnectionDrainingError, Error
 
 from orchestrator.bus import header
+from orchestrator.bus.nats_session import OnError
 from orchestrator.bus.port import NO_HEADERS, Deliver, Headers, Message, Refused, Unavailable
+from orchestrator.log import get_logger
 
 STATUS = ":status"
 """Key of the broker's own status (`404`, `503` …) in `Message.headers`; no header that travels can be called so."""
@@ -40,9 +40,7 @@ _NO_SUBJECT = re.compile(r"[ \t\r\n]")
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 _CONTROL = dict.fromkeys([*range(32), 127], " ")
 
-_log = structlog.get_logger()
-
-OnError = Callable[[Exception], Awaitable[None]]
+_log = get_logger()
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,11 +69,13 @@ class _Tap:
 
 
 class Connection(Client):
-    """One session with a broker. `ended` is set when it is over, for whatever reason."""
+    """The `Session` on a connection of our own to one of `servers`. `ended` is set when it is over, for whatever reason."""
 
-    def __init__(self, on_error: OnError) -> None:
+    def __init__(self, on_error: OnError, servers: list[str], options: Options) -> None:
         super().__init__()
         self._on_error = on_error
+        self._servers = servers
+        self._options = options
         self._told = ""
         self.ended = anyio.Event()
 
@@ -89,12 +89,13 @@ class Connection(Client):
         """Why it ended, as far as is known: what the broker said last counts more than that it then hung up."""
         return Error(self._told) if self._told else self.last_error
 
-    async def open(self, servers: list[str], options: Options) -> None:
-        """Connect to one of `servers`; raise nats-py's error, `OSError`, `TimeoutError` or `ValueError` where that fails."""
+    async def open(self) -> None:
+        """Connect; raise nats-py's error, `OSError`, `TimeoutError` or `ValueError` where that fails."""
+        options = self._options
         if options.credentials is not None:
             check_credentials(Path(options.credentials))
         await self.connect(
-            servers,
+            self._servers,
             name=options.name,
             error_cb=self._on_error,
             allow_reconnect=False,
@@ -112,16 +113,17 @@ class Connection(Client):
             tls=options.tls,
         )
 
+    async def over(self) -> None:
+        """Wait until it has ended."""
+        await self.ended.wait()
+
     async def send(self, subject: str, body: bytes, reply: str, headers: Headers) -> None:
         """Publish; raise `Unavailable` where the connection has ended and `Refused` for what the broker would hang up on."""
         if self.ended.is_set() or self.is_closed:
             raise Unavailable("the connection to the broker has ended")
-        if not subject or _NO_SUBJECT.search(subject) or len(subject) > _MAX_SUBJECT:
-            raise Refused(f"{subject[:_MAX_SUBJECT]!r} is no subject that the broker takes")
         head = _head(headers) if headers else b""
         size = len(head) + len(body)
-        if size > self.max_payload:
-            raise Refused(f"message of {size} bytes on {subject}: the broker takes {self.max_payload}")
+        check_fit(subject, size, self.max_payload)
         # Framed here: nats-py's own way from header to frame costs four times as much, and is the largest part of a publish.
         control = f"HPUB {subject} {reply} {len(head)} {size}\r\n" if head else f"PUB {subject} {reply} {size}\r\n"
         await self._send_command(b"".join((control.encode(), head, body, b"\r\n")))
@@ -203,12 +205,22 @@ class Connection(Client):
 def _message(subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> Message:
     # `replace`: what anybody may publish must not end the read loop, as nats-py's strict decoding does.
     name, answer = subject.decode("utf-8", "replace"), reply.decode("utf-8", "replace")
-    if headers is None:
-        return Message(name, data, NO_HEADERS, answer)
-    parsed = parse_headers(headers)
-    if header.SEQUENCE in parsed:
-        return Message(name, data, parsed, answer, *_place(parsed))
-    return Message(name, data, parsed, answer)
+    return placed(name, data, NO_HEADERS if headers is None else parse_headers(headers), answer)
+
+
+def placed(subject: str, body: bytes, headers: Headers, reply: str) -> Message:
+    """Return a message with its place in a log, if the broker gave it one."""
+    if header.SEQUENCE in headers:
+        return Message(subject, body, headers, reply, *_place(headers))
+    return Message(subject, body, headers, reply)
+
+
+def check_fit(subject: str, size: int, limit: int) -> None:
+    """Raise `Refused` for what the broker would hang up on: a bad subject, or a message (headers and body) over its limit."""
+    if not subject or _NO_SUBJECT.search(subject) or len(subject) > _MAX_SUBJECT:
+        raise Refused(f"{subject[:_MAX_SUBJECT]!r} is no subject that the broker takes")
+    if size > limit:
+        raise Refused(f"message of {size} bytes on {subject}: the broker takes {limit}")
 
 
 def check_credentials(path: Path) -> None:
@@ -249,6 +261,11 @@ def _head(headers: Headers) -> bytes:
     """Return headers as they stand in a frame; raise `Refused` for a name that cannot be one."""
     lines = "".join([f"{_name(name)}: {_clean(value)}\r\n" for name, value in headers.items()])
     return f"NATS/1.0\r\n{lines}\r\n".encode()
+
+
+def clean(headers: Headers) -> dict[str, str]:
+    """Return headers that cannot break the frame; raise `Refused` for a name that cannot be one."""
+    return {_name(name): _clean(value) for name, value in headers.items()}
 
 
 @lru_cache(maxsize=256)

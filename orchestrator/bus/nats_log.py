@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 import anyio
 import msgspec
-import structlog
 
 from orchestrator.bus import header
 from orchestrator.bus.nats_channel import Channel
@@ -35,6 +34,7 @@ from orchestrator.bus.port import (
     Unavailable,
     Uncertain,
 )
+from orchestrator.log import get_logger
 
 _API = "$JS.API"
 _ANSWER_S = 5.0
@@ -45,11 +45,11 @@ _STALE = frozenset({10071, 10164})
 _FULL = frozenset({10077, 10023, 10047, 10002})  # of the log, of the broker's storage, of the account
 _AWAY = frozenset({10008, 10009, 10039, 10076, 10163, 10167})  # no leader, no JetStream, not ready yet, too many requests
 _NO_CONSUMER = 10014
-_NO_STREAM = 10059
+NO_STREAM = 10059
 _TOO_MANY_OPEN = 10210
 _BATCH_TRIES = 6
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 class _Problem(msgspec.Struct, frozen=True):
@@ -184,14 +184,14 @@ class Logs:
 
     async def _provision(self, config: LogConfig) -> None:
         found = await self._api(_Stream, f"STREAM.INFO.{config.name}", None)
-        if found.error is not None and found.error.err_code != _NO_STREAM:
+        if found.error is not None and found.error.err_code != NO_STREAM:
             _check(found.error, f"log {config.name}")
-        wanted = _stream_config(config)
+        wanted = stream_config(config)
         if found.error is not None:
             verb = "CREATE"
             if config.first_sequence:
                 wanted["first_seq"] = config.first_sequence
-        elif all(found.config.get(field) == value for field, value in wanted.items()):
+        elif not differences(found.config, wanted):
             return
         else:
             verb = "UPDATE"
@@ -276,7 +276,12 @@ def _consumer(name: str, subjects: str, start: Start) -> dict[str, Any]:
     return {**config, "deliver_policy": "new" if start.new else "all"}
 
 
-def _stream_config(config: LogConfig) -> dict[str, Any]:
+def differences(there: dict[str, Any], wanted: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the settings that differ, each as it is and as wanted; the broker leaves out what is off."""
+    return {name: (there.get(name), value) for name, value in wanted.items() if (there.get(name) or False) != (value or False)}
+
+
+def stream_config(config: LogConfig) -> dict[str, Any]:
     """Return the log as a stream. One that keeps so many a subject is a bucket, as every NATS client knows them (ADR-8)."""
     bucket = config.max_per_subject > 0
     stream: dict[str, Any] = {

@@ -17,7 +17,8 @@ import anyio
 import msgspec
 
 from orchestrator.bus.nats_channel import Channel
-from orchestrator.bus.nats_client import STATUS, Connection
+from orchestrator.bus.nats_client import STATUS
+from orchestrator.bus.nats_session import Session
 from orchestrator.bus.port import Message, Unavailable, Uncertain
 
 _BATCH = 512
@@ -35,18 +36,19 @@ class _Ask(msgspec.Struct, omit_defaults=True):
 
 
 class _Pull:
-    """A pull under way: the inbox it was sent with, the messages yet to come, and when it is lost if nothing ends it."""
+    """A pull under way: the inbox it was sent with, the messages yet to come, how long it stands, when it is lost if nothing ends it."""
 
-    def __init__(self, inbox: str, batch: int, lost: float) -> None:
+    def __init__(self, inbox: str, batch: int, stands_s: float, lost: float) -> None:
         self.inbox = inbox
         self.left = batch
+        self.stands = stands_s > 0
         self.lost = lost
 
 
 class PullReader:
     """The port's `Reader`. Made by `on`."""
 
-    def __init__(self, channel: Channel, connection: Connection, next_subject: str, *, pending: int, broker_time: float) -> None:
+    def __init__(self, channel: Channel, connection: Session, next_subject: str, *, pending: int, broker_time: float) -> None:
         self._channel = channel
         self._connection = connection
         self._next = next_subject
@@ -55,13 +57,12 @@ class PullReader:
         self._inbox = f"{channel.inbox}.r{next(_numbers)}"
         self._messages: deque[Message] = deque()
         self._seen = 0
-        self._standing: _Pull | None = None
-        self._probe: _Pull | None = None
+        self._under_way: _Pull | None = None
         self._broken = ""
         self._woken = asyncio.Event()
 
     @classmethod
-    async def on(cls, channel: Channel, connection: Connection, log: str, name: str, *, pending: int, broker_time: float) -> Self:
+    async def on(cls, channel: Channel, connection: Session, log: str, name: str, *, pending: int, broker_time: float) -> Self:
         """Return a reader on consumer `name` of `log`; raise `Uncertain` if the connection has ended."""
         reader = cls(channel, connection, f"$JS.API.CONSUMER.MSG.NEXT.{log}.{name}", pending=pending, broker_time=broker_time)
         await reader._listen()
@@ -105,28 +106,34 @@ class PullReader:
         weakref.finalize(self, release).atexit = False
 
     async def _look(self) -> None:
-        """Wait for messages, or until a probe sent by this very call has found nothing."""
+        """Wait for messages, or until a pull sent by this very call has found nothing.
+
+        Beside a pull that stands nothing can be found: the broker keeps for that one what it is about to send.
+        """
         fresh = False
         while not self._messages and not self._broken:
-            if self._probe is None:
+            if self._under_way is None:
                 if fresh:
                     return
                 fresh = True
-                self._probe = await self._pull(_BATCH if self._standing is None else 1, expires_s=0.0)
-            await self._wake(self._probe, self._probe.lost)
+                self._under_way = await self._pull(_BATCH, expires_s=0.0)
+            elif self._under_way.stands:
+                return
+            await self._wake(self._under_way, self._under_way.lost)
 
     async def _wait(self, wait_s: float) -> None:
         """Wait for messages for so long, with a pull standing at the broker."""
         clock = asyncio.get_running_loop().time
         until = clock() + wait_s
         while not self._messages and not self._broken and clock() < until:
-            if self._standing is None:
-                self._standing = await self._pull(_BATCH, expires_s=_WAIT_S)
-            await self._wake(self._standing, until)
+            if self._under_way is None:
+                self._under_way = await self._pull(_BATCH, expires_s=_WAIT_S)
+            await self._wake(self._under_way, until)
 
     async def _pull(self, batch: int, *, expires_s: float) -> _Pull:
         ask = _Ask(batch, expires=int(expires_s * 1e9), no_wait=not expires_s)
-        pull = _Pull(f"{self._inbox}.{next(_numbers)}", batch, asyncio.get_running_loop().time() + expires_s + _GRACE_S)
+        lost = asyncio.get_running_loop().time() + expires_s + _GRACE_S
+        pull = _Pull(f"{self._inbox}.{next(_numbers)}", batch, expires_s, lost)
         try:
             await self._connection.send(self._next, msgspec.json.encode(ask), pull.inbox, {})
         except Unavailable:
@@ -141,7 +148,7 @@ class PullReader:
         self._woken.clear()
         with anyio.move_on_after(min(until, pull.lost) - clock()):
             await self._woken.wait()
-        if clock() >= pull.lost and pull in (self._standing, self._probe):
+        if clock() >= pull.lost and pull is self._under_way:
             self._break("the broker lost a pull")
 
     def _take_in(self, message: Message) -> None:
@@ -162,21 +169,16 @@ class PullReader:
             self._woken.set()
 
     def _count(self) -> None:
-        """Count a message on the pull that brought it; with two under way nobody knows which, so both are given up."""
-        if self._standing is not None and self._probe is not None:
-            self._standing = self._probe = None
-        elif (pull := self._standing or self._probe) is not None:
-            pull.left -= 1
-            if not pull.left:
-                self._standing = self._probe = None
+        """Count a message on the pull that brought it."""
+        if self._under_way is not None:
+            self._under_way.left -= 1
+            if not self._under_way.left:
+                self._under_way = None
 
     def _end_pull(self, message: Message, status: str) -> None:
-        if self._standing is not None and message.subject == self._standing.inbox:
-            self._standing = None
-        elif self._probe is not None and message.subject == self._probe.inbox:
-            self._probe = None
-        else:
+        if self._under_way is None or message.subject != self._under_way.inbox:
             return
+        self._under_way = None
         if status not in _OVER:
             self._break(message.headers.get("Description") or f"the broker says {status}")
         self._woken.set()

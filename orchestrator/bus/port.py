@@ -161,9 +161,9 @@ class Reader(Protocol):
     async def take(self, limit: int, *, wait_s: float | None = None) -> list[Message]:
         """Return the next messages in log order, at least one and at most `limit`, or none.
 
-        With `wait_s` None nothing is waited for: an empty list says that nothing lies ahead.
-        Else wait that long for the first. Raises `Uncertain` if the connection broke or the
-        reader is gone; then make a new one at the sequence after the last taken.
+        With `wait_s` None nothing is waited for: an empty list says that nothing lies ahead; of a reader that has
+        waited before, only that nothing has come so far. Else wait that long for the first. Raises `Uncertain` if the
+        connection broke or the reader is gone; then make a new one at the sequence after the last taken.
         """
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import anyio
 import anyio.abc
 import msgspec
-import structlog
 
 from orchestrator.bus.crowd import Crowd
 from orchestrator.bus.port import BusError, Clock, Deliver, Headers, Message, Serve, Unavailable
+from orchestrator.log import get_logger
 from orchestrator.protocol.command import HEADER_ERROR, refusal
 from orchestrator.protocol.error import Busy, Internal
 
@@ -23,7 +23,7 @@ _SCHEMA = "io.nats.micro.v1"
 _ACK = "$JS.ACK"
 _GRACE_S = 1.0
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 Send = Callable[[str, bytes, Headers], Awaitable[None]]
 """Publishes an answer."""

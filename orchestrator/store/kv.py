@@ -8,11 +8,11 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import anyio
-import structlog
 
 from orchestrator.bus import header
 from orchestrator.bus.logs import bucket_log
 from orchestrator.bus.port import Bus, Expect, Message, Outgoing, Reader, Start, Unavailable, Uncertain
+from orchestrator.log import get_logger
 from orchestrator.store.port import Entry
 
 _PORTION = 256
@@ -21,7 +21,7 @@ _PAUSE_S = 0.25
 _KEY = re.compile(r"[-/_=A-Za-z0-9]+(\.[-/_=A-Za-z0-9]+)*\Z")
 _KEYS = re.compile(r"([-/_=A-Za-z0-9]+|\*)(\.([-/_=A-Za-z0-9]+|\*))*(\.>)?\Z|>\Z")
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 class KeyValue:

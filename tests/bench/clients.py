@@ -103,7 +103,7 @@ class OurClient:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._subjects = Subjects()
-        self._client = Client(bus)
+        self._client = Client(bus, project=PROJECT)
         self._waiting: dict[str, asyncio.Future[bytes]] = {}
 
     @classmethod
@@ -125,14 +125,14 @@ class OurClient:
 
     async def api(self, uuid: str, verb: str) -> None:
         """Ask a coordinator."""
-        result = await self._client.call(PROJECT, uuid, verb)
+        result = await self._client.call(uuid, verb)
         _check(result.changed, uuid, verb)
 
     async def cmd(self, uuid: str, verb: str) -> None:
         """Append to the log of commands."""
         id = secrets.token_hex(12)
         result = self._expect(id)
-        await self._client.post(PROJECT, uuid, verb, id=id)
+        await self._client.post(uuid, verb, id=id)
         self._end(await result, uuid, verb)
 
     def _expect(self, id: str) -> asyncio.Future[bytes]:

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.bus.embedded import Embedded
 from orchestrator.bus.port import Bus, LogConfig
-from tests.contract.systems import MemorySystem, NatsSystem, System
+from tests.contract.systems import BorrowedSystem, MemorySystem, NatsSystem, System
 from tests.contract.witness import provisioned
 
 
@@ -25,10 +25,12 @@ async def broker(tmp_path_factory: pytest.TempPathFactory, anyio_backend: str) -
         yield embedded
 
 
-@pytest.fixture(params=["memory", "nats"])
+@pytest.fixture(params=["memory", "nats", "borrowed"])
 def system(request: pytest.FixtureRequest, broker: Embedded) -> System:
     """Give each kind of system in turn."""
-    return MemorySystem() if request.param == "memory" else NatsSystem(broker)
+    if request.param == "memory":
+        return MemorySystem()
+    return NatsSystem(broker) if request.param == "nats" else BorrowedSystem(broker)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -10,10 +11,13 @@ from typing import Protocol, cast
 
 import anyio
 import anyio.abc
+import nats
+from nats.aio.client import Server
 
 from orchestrator.bus.embedded import Embedded
 from orchestrator.bus.memory import MemoryBroker, MemoryBus
 from orchestrator.bus.nats import NatsBus
+from orchestrator.bus.nats_borrowed import BorrowedBus
 from orchestrator.bus.port import Bus, Message
 
 _SKEW_S = 0.25
@@ -151,13 +155,16 @@ class NatsSystem:
     async def bus(self, *, cut: bool = False) -> AsyncIterator[Bus]:
         """Give a bus that connects over a wire."""
         wire = Wire(self._broker, barred=cut)
-        async with wire.open():
-            bus = NatsBus(f"nats://127.0.0.1:{wire.port}", name=self.word)
+        async with wire.open(), self._bus_on(wire) as bus:
             self._wires[bus] = wire
             async with bus:
                 if not cut:
                     await bus.link.up()
                 yield bus
+
+    @asynccontextmanager
+    async def _bus_on(self, wire: Wire) -> AsyncIterator[Bus]:
+        yield NatsBus(f"nats://127.0.0.1:{wire.port}", name=self.word)
 
     def cut(self, bus: Bus, *, on_answer: bool = False) -> None:
         """Cut the bus's wire."""
@@ -186,6 +193,41 @@ class NatsSystem:
             seen = b""
             while b"PONG" not in seen:
                 seen += await stream.receive()
+
+
+class BorrowedSystem(NatsSystem):
+    """A real broker, and connections that a program made with nats-py, each over a wire of its own."""
+
+    @asynccontextmanager
+    async def _bus_on(self, wire: Wire) -> AsyncIterator[Bus]:
+        barred, wire.barred = wire.barred, False
+
+        def choose(servers: list[Server], _: object) -> tuple[Server, float]:
+            # nats-py leaves a socket open where what it reached does not greet it
+            if wire.barred:
+                raise ConnectionRefusedError
+            socket.create_connection(("127.0.0.1", port_of(self._broker))).close()
+            return servers[0], 0.0
+
+        connection = await nats.connect(
+            f"nats://127.0.0.1:{wire.port}", error_cb=_rest, max_reconnect_attempts=-1, reconnect_to_server_handler=choose
+        )
+        if barred:
+            wire.cut()
+            while not connection.is_reconnecting:
+                await anyio.sleep(0.001)
+        try:
+            yield BorrowedBus(connection)
+        finally:
+            wire.barred = False
+            while connection.is_reconnecting:  # closed in the middle of it, nats-py leaves a socket open
+                await anyio.sleep(0.001)
+            await connection.close()
+
+
+async def _rest(_: Exception) -> None:
+    """Say nothing of what tests do to connections; nats-py asks again at once."""
+    await anyio.sleep(0.01)
 
 
 def port_of(broker: Embedded) -> int:

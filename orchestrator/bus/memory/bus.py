@@ -10,7 +10,6 @@ from itertools import count
 from typing import Self, TypeVar
 
 import anyio
-import structlog
 
 from orchestrator.bus.crowd import Crowd
 from orchestrator.bus.memory.broker import MemoryBroker
@@ -36,13 +35,14 @@ from orchestrator.bus.port import (
 )
 from orchestrator.bus.queued import Queued
 from orchestrator.bus.serving import Service
+from orchestrator.log import get_logger
 
 T = TypeVar("T")
 
 _MAX_PAYLOAD = 1024 * 1024
 _GRACE_S = 1.0
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 class MemoryBus:

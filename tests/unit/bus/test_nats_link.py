@@ -219,8 +219,8 @@ async def test_what_the_broker_says_on_hanging_up_is_passed_on() -> None:
 
 async def test_what_was_left_to_send_on_a_broken_socket_ends_with_it(broker: Embedded, monkeypatch: pytest.MonkeyPatch) -> None:
     """The broker hung up in the middle of a publish: the session ends without an error of its own, and its socket is closed."""
-    connection = Connection(ignore)
-    await connection.open([broker.url], Options(name="test"))
+    connection = Connection(ignore, [broker.url], Options(name="test"))
+    await connection.open()
     socket = cast(Any, connection._transport)._io_writer
 
     async def drain() -> None:
