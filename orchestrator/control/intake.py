@@ -18,7 +18,7 @@ from orchestrator.protocol.command import (
 )
 from orchestrator.protocol.error import Invalid
 from orchestrator.protocol.subject import NONE, Addressed, Subjects
-from orchestrator.protocol.verb import XmlArgs, find
+from orchestrator.protocol.verb import CommandIdArgs, XmlArgs, find
 
 
 class Heading(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +55,11 @@ class Order(Heading, frozen=True, kw_only=True):
         return self.command.verb.creates
 
     @property
+    def target(self) -> str | None:
+        """The id of the command that it is for, where it is for a command and not for a domain: it has no turn among the domain's."""
+        return self.command.args.id if isinstance(self.command.args, CommandIdArgs) else None
+
+    @property
     def wanted(self) -> XmlArgs:
         """The arguments of a command that creates."""
         assert isinstance(self.command.args, XmlArgs)  # noqa: S101  the registry's verbs that create take these
@@ -76,10 +81,12 @@ def read(
     brought = {HEADER_ID: headers[HEADER_ID]} if HEADER_ID in headers else {}
     try:
         addressed = subjects.parse_addressed(subject)
-        project, domain = token.project(addressed.project), token.domain(addressed.domain)
-        command = decode_command(find(addressed.verb, "verb"), body, brought)
+        verb = find(addressed.verb, "verb", "control")
+        nowhere = verb.kind == "control" and addressed.domain == NONE
+        project, domain = token.project(addressed.project), NONE if nowhere else token.domain(addressed.domain)
+        command = decode_command(verb, body, brought)
         id = command.id or own_id()
-        by_name = not token.is_uuid(domain)
+        by_name = not nowhere and not token.is_uuid(domain)
         uuid, name = (NONE, domain) if by_name else (domain, None)
         if isinstance(command.args, XmlArgs):
             uuid, name, command, body = _completed(command, command.args, project, id, uuid, name)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from orchestrator.protocol import token
 from orchestrator.protocol.error import NoCapacity, NodeUnavailable, NotFound, Unsupported
 from orchestrator.protocol.node import Hypervisor, Node
 
@@ -16,6 +17,7 @@ _REASONS = 5
 class Want(msgspec.Struct, frozen=True, kw_only=True):
     """What a new domain needs. type: of its XML. node, hypervisor (URI or type): as named by the sender, if at all."""
 
+    project: str = token.DEFAULT_PROJECT
     verb: str
     type: str
     memory_kib: int
@@ -73,22 +75,34 @@ def _refusal(want: Want, candidate: Candidate) -> str:
 
 
 def _inability(want: Want, node: Node) -> str:
-    """Return what the node lacks, '' if nothing."""
+    """Return what the node lacks, '' if nothing: one of its hypervisors must be all that is wanted."""
+    if node.projects and want.project not in node.projects:
+        return f"serves no domains of project {want.project!r}"
     meant = [one for one in node.hypervisors if want.hypervisor in (None, one.uri, *one.types)]
     if not meant:
         return f"has no hypervisor {want.hypervisor!r}" if want.hypervisor else "has no hypervisor"
-    if not any(one.connected for one in meant):
-        return "has lost its hypervisor"
-    if not any(_runs(one, want.type) for one in meant):
-        return f"runs no domains of type {want.type!r}"
-    if not any(one.connected and _runs(one, want.type) and want.verb in one.verbs for one in meant):
-        return f"cannot {want.verb} there"
+    able = [one for one in meant if _runs(one, want.type)]
+    if not able:
+        # What has not been open since its worker's start has told no types yet.
+        lost = [one for one in meant if not one.types and not one.connected]
+        told = [one for one in meant if one not in lost]
+        refusals = [f"runs no domains of type {want.type!r} on {_uris(told)}"] if told else []
+        return " and ".join([*refusals, *([f"has lost {_uris(lost)}"] if lost else [])])
+    connected = [one for one in able if one.connected]
+    if not connected:
+        return f"has lost {_uris(able)}"
+    if not any(want.verb in one.verbs for one in connected):
+        return f"cannot {want.verb} on {_uris(connected)}"
     return ""
 
 
 def _runs(hypervisor: Hypervisor, type: str) -> bool:
     # XML without a type is for the hypervisor to refuse: it knows the right words.
     return not type or type in hypervisor.types
+
+
+def _uris(hypervisors: Sequence[Hypervisor]) -> str:
+    return ", ".join(one.uri for one in hypervisors)
 
 
 def _told(refusals: dict[str, str]) -> str:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import anyio
-import structlog
 
 from orchestrator.bus.port import NO_HEADERS, Bus, BusError, Outgoing, Refused, Start
+from orchestrator.log import get_logger
 from orchestrator.protocol import codec, token
 from orchestrator.protocol.command import HEADER_TRACEPARENT, HEADER_TRACESTATE
 from orchestrator.protocol.event import CONTENT_TYPE, coordinator_source, event
@@ -22,7 +22,7 @@ _REMEMBERED = 65_536
 _PAUSE_S = 0.2
 _LONGEST_S = 5.0
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 class Announcer:

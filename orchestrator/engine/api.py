@@ -44,4 +44,4 @@ class Api:
         except Invalid:
             return None
         verb = VERBS.get(addressed.verb)
-        return None if verb is None or verb.kind == "verb" else (addressed, verb)
+        return None if verb is None or verb.kind in ("verb", "control") else (addressed, verb)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import nullcontext
 
 import anyio
-import structlog
 
 from orchestrator.bus.port import Bus, BusError, Full, Outgoing, Refused, Uncertain
 from orchestrator.control.lease import counts
@@ -16,12 +15,13 @@ from orchestrator.engine.mirror import Mirror
 from orchestrator.engine.outcomes import Outcomes, Waiter
 from orchestrator.engine.pace import GRACE_S, TRY_S, Pace
 from orchestrator.engine.route import Landed, Route
+from orchestrator.log import get_logger
 from orchestrator.protocol.command import HEADER_CMD, HEADER_DEADLINE, HEADER_FENCE, HEADER_ID
 from orchestrator.protocol.error import Busy, DeadlineExceeded, Internal, NodeUnavailable
 from orchestrator.protocol.moment import timestamp
 from orchestrator.protocol.subject import Subjects
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 class Carrier:
@@ -53,7 +53,7 @@ class Carrier:
     async def carry(self, flight: Flight, route: Route) -> Landed:
         """Store a command and, by `api` or if it creates, wait for its end.
 
-        Raises `Busy`, `DeadlineExceeded`, `Internal` only where it is certain that nothing was stored.
+        Raises `Busy`, `Cancelled`, `DeadlineExceeded`, `Internal` only where it is certain that nothing was stored.
         """
         order = flight.order
         waits = flight.awaited or (order.creates and flight.known.result is None)
@@ -101,6 +101,8 @@ class Carrier:
         """Store the command and return its sequence; None where an attempt of unknown outcome was given up at the deadline."""
         message = self._message(flight, route)
         began, pause, attempted = self._monotonic(), self._pace.retry, route.again
+        if flight.withdrawn is not None and not route.again:
+            raise flight.withdrawn
         flight.known.node, flight.known.uuid = route.node, route.uuid
         while True:
             try:

@@ -13,10 +13,12 @@ from orchestrator.bus.port import Bus, Clock
 from orchestrator.engine.announcer import Announcer
 from orchestrator.engine.api import Api
 from orchestrator.engine.backlog import Backlog
+from orchestrator.engine.canceller import Canceller
 from orchestrator.engine.carrier import Carrier
 from orchestrator.engine.creation import Creation
 from orchestrator.engine.custodian import Custodian
 from orchestrator.engine.ending import Ender
+from orchestrator.engine.flight import Flights
 from orchestrator.engine.history import History
 from orchestrator.engine.lanes import Lanes
 from orchestrator.engine.leadership import Leadership
@@ -26,9 +28,11 @@ from orchestrator.engine.mirror import Mirror
 from orchestrator.engine.outcomes import Outcomes
 from orchestrator.engine.owners import Owners
 from orchestrator.engine.pace import Pace
+from orchestrator.engine.peers import Peers
 from orchestrator.engine.questions import Questions
 from orchestrator.engine.recent import Recent
 from orchestrator.engine.router import Router
+from orchestrator.engine.search import Search
 from orchestrator.engine.term import Term
 from orchestrator.engine.watchman import Watchman
 from orchestrator.engine.wayfinder import Wayfinder
@@ -75,6 +79,7 @@ class Coordinator:
             tasks.start_soon(self._mirror.run)
             await self._mirror.filled()
             await tasks.start(self._outcomes.run)
+            await tasks.start(self._peers.run)
             serving = self._bus.serve(
                 self._subjects.service("api"),
                 self._subjects.apis,
@@ -95,6 +100,7 @@ class Coordinator:
         self._mirror = Mirror(bus, self._bucket)
         self._lanes = Lanes()
         self._recent = Recent()
+        self._flights = Flights()
         self._owners = Owners(self._bucket("owners"))
         self._history = History(bus, subjects, reader, self._now)
         self._backlog = Backlog(bus, subjects, self._mirror, reader, self._monotonic)
@@ -107,14 +113,19 @@ class Coordinator:
         self._carrier = Carrier(
             bus, subjects, self._mirror, self._outcomes, self._backlog, pace=pace, now=self._now, monotonic=self._monotonic
         )
-        self._wire_api()
+        self._wire_api(reader)
         self._wire_leading(reader)
 
-    def _wire_api(self) -> None:
+    def _wire_api(self, reader: str) -> None:
         bus, subjects, pace = self._bus, self._subjects, self._pace
         ledgers = Ledgers(bus, subjects, self._mirror, pace)
         creation = Creation(self._mirror, self._owners, self._locator, self._history, self._now)
-        wayfinder = Wayfinder(self._mirror, self._locator, creation, self._history, ledgers, self._backlog)
+        self._peers = Peers(bus, subjects, self._flights, name=reader, silence_s=pace.look)
+        search = Search(bus, subjects, ledgers, self._history, f"{reader}-search")
+        canceller = Canceller(
+            self._mirror, self._flights, self._recent, self._locator, self._history, search, self._peers, pause_s=pace.look
+        )
+        wayfinder = Wayfinder(self._mirror, self._locator, creation, canceller, self._history, ledgers, self._backlog)
         self._router = Router(
             self._mirror,
             self._lanes,
@@ -123,6 +134,7 @@ class Coordinator:
             self._carrier,
             Ender(bus, subjects, self._announcer, self._recent, self._now),
             self._owners,
+            self._flights,
             link=bus.link,
             pace=pace,
             now=self._now,

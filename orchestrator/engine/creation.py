@@ -109,7 +109,12 @@ class Creation:
         await self._mirror.fleet_caught_up()
         said = domainxml.identify(order.wanted.xml)
         want = Want(
-            verb=order.verb, type=said.type, memory_kib=said.memory_kib, node=order.wanted.node, hypervisor=order.wanted.hypervisor
+            project=order.project,
+            verb=order.verb,
+            type=said.type,
+            memory_kib=said.memory_kib,
+            node=order.wanted.node,
+            hypervisor=order.wanted.hypervisor,
         )
         node = place(want, [self._candidate(name) for name in self._mirror.nodes.rows])
         if order.command.verb.goal == "running":

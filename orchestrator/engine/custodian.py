@@ -7,7 +7,6 @@ from typing import Any
 
 import anyio
 import msgspec
-import structlog
 
 from orchestrator.bus.port import Bus, BusError
 from orchestrator.control.custody import holders, residue
@@ -19,6 +18,7 @@ from orchestrator.engine.locator import Locator
 from orchestrator.engine.mirror import Mirror
 from orchestrator.engine.owners import Owners
 from orchestrator.engine.pace import Pace
+from orchestrator.log import get_logger
 from orchestrator.protocol import codec
 from orchestrator.protocol.domain import Observed, Owner
 from orchestrator.protocol.error import Invalid
@@ -29,7 +29,7 @@ _LONGEST_S = 30.0
 
 _DUPLICATE = "health.duplicate-domain"
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 class _Missing:

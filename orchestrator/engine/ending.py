@@ -6,18 +6,19 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-import structlog
 
 from orchestrator.bus.port import Bus, Unavailable
 from orchestrator.control.intake import Heading, Malformed
 from orchestrator.engine.announcer import Announcer
 from orchestrator.engine.recent import Recent
+from orchestrator.log import get_logger
 from orchestrator.protocol import codec
+from orchestrator.protocol.cancel import finding
 from orchestrator.protocol.command import DomainRef, Result
 from orchestrator.protocol.error import WireError
 from orchestrator.protocol.subject import NONE, Subjects
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 class Ender:
@@ -32,11 +33,11 @@ class Ender:
 
     async def fail(self, heading: Heading, error: WireError, *, cmd: int = 0) -> bytes:
         """End a command as failed or expired and return its result. cmd: its sequence in `VIRT_CMD`, if it came from there."""
-        return await self._end(heading, cmd, ok=False, error=error.failure())
+        return await self._end(heading, cmd, ok=False, error=error.failure(), result=finding(error))
 
-    async def unchanged(self, heading: Heading, *, cmd: int = 0) -> bytes:
-        """End a command as succeeded without effect, since what it is for holds already, and return its result."""
-        return await self._end(heading, cmd, ok=True, changed=False)
+    async def succeed(self, heading: Heading, *, changed: bool, found: dict[str, Any] | None = None, cmd: int = 0) -> bytes:
+        """End a command as succeeded and return its result. changed: whether what it is for held not before."""
+        return await self._end(heading, cmd, ok=True, changed=changed, result=msgspec.UNSET if found is None else found)
 
     async def repeat(self, heading: Heading, result: bytes) -> None:
         """Send the outcome of a command ended here again, for whoever waits for the repeat."""

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 import anyio
-import structlog
 
 from orchestrator.bus.crowd import Crowd
 from orchestrator.bus.port import Bus, BusError, Message, Reader, Start
@@ -18,6 +17,7 @@ from orchestrator.engine.pace import Pace
 from orchestrator.engine.progress import Progress
 from orchestrator.engine.route import Landed
 from orchestrator.engine.router import Router
+from orchestrator.log import get_logger
 from orchestrator.protocol.subject import NONE, Subjects
 
 MAX_UNFINISHED = 2_048
@@ -26,7 +26,7 @@ MAX_UNFINISHED = 2_048
 _PORTION = 256
 _WAIT_S = 5.0
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 class LogLost(Exception):
@@ -119,9 +119,9 @@ class Follower:
 
     async def _know(self, order: Order) -> None:
         """See to it that a name is known, if it can be, before what follows in the log: that may mean the same domain by its UUID."""
-        while order.uuid == NONE:
+        while order.uuid == NONE and order.name is not None and order.target is None:
             try:
-                await self._locator.known(order.project, order.name or "")
+                await self._locator.known(order.project, order.name)
             except BusError:
                 await anyio.sleep(self._pace.retry)
                 await self._bus.link.up()

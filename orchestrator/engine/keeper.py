@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import anyio
-import structlog
 
 from orchestrator.bus.port import Bus, BusError, Stale
 from orchestrator.engine.announcer import Announcer
@@ -11,6 +10,7 @@ from orchestrator.engine.carrier import Carrier
 from orchestrator.engine.mirror import Mirror
 from orchestrator.engine.pace import Pace
 from orchestrator.engine.progress import Position, Progress
+from orchestrator.log import get_logger
 from orchestrator.protocol import codec
 from orchestrator.protocol.node import Reached
 from orchestrator.protocol.subject import NONE, Subjects
@@ -18,7 +18,7 @@ from orchestrator.store.port import Store
 
 KEY = "cmd"
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 class Deposed(Exception):

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 import anyio
-import structlog
 
 from orchestrator.bus.port import Bus, BusError, Stale
 from orchestrator.control.lease import LEADER_SAFE_S, LEADER_TTL_S, may_take
@@ -18,6 +17,7 @@ from orchestrator.engine.keeper import KEY as CURSOR
 from orchestrator.engine.keeper import Deposed
 from orchestrator.engine.pace import Pace
 from orchestrator.engine.table import Table
+from orchestrator.log import get_logger
 from orchestrator.protocol import codec
 from orchestrator.protocol.moment import timestamp
 from orchestrator.protocol.node import Leader, Reached
@@ -27,7 +27,7 @@ KEY = "leader"
 
 _LEAVE_S = 1.0
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 Term = Callable[[int], Awaitable[None]]
 """What a leader does, given its epoch; cancelled when it leads no more. Raises `Deposed` where it notices first."""

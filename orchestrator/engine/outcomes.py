@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import anyio
-import structlog
 from anyio.abc import TaskStatus
 
 from orchestrator.bus.port import Bus, BusError, Message, Start
 from orchestrator.engine.backlog import Backlog
 from orchestrator.engine.history import History, Terminal
 from orchestrator.engine.recent import Recent
+from orchestrator.log import get_logger
 from orchestrator.protocol.error import Invalid
 from orchestrator.protocol.subject import NONE, Subjects
 
@@ -27,7 +27,7 @@ _SLACK_S = 5.0
 _LONGEST_S = 30.0
 """Seconds between two look-ups of one waiter, at most."""
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 ANY = "*"
 """A waiter's node where any may end the command."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from orchestrator.protocol import codec
+from orchestrator.protocol.cancel import Fate
 from orchestrator.protocol.command import Result, error_headers, refusal
 from orchestrator.protocol.error import BY_CODE, Internal, WireError
 
@@ -30,7 +31,14 @@ class Nowhere(msgspec.Struct, frozen=True):
     """The domain provably exists nowhere, and that is what the command is for."""
 
 
-Way = Route | Repeat | Nowhere
+class Judged(msgspec.Struct, frozen=True):
+    """A cancel whose target is cancelled, by it or before it, and never came to a node."""
+
+    fate: Fate
+    changed: bool
+
+
+Way = Route | Repeat | Nowhere | Judged
 
 
 class _Verdict(msgspec.Struct, frozen=True):

@@ -18,28 +18,28 @@ from typing import TypeVar
 
 import anyio
 import msgspec
-import structlog
 
 from orchestrator.bus.port import BusError, Link
 from orchestrator.control.admission import IdTaken, differs
 from orchestrator.control.intake import Heading, Malformed, Order
 from orchestrator.engine.carrier import Carrier
 from orchestrator.engine.ending import Ender
-from orchestrator.engine.flight import Flight
+from orchestrator.engine.flight import Flight, Flights
 from orchestrator.engine.lanes import Lanes, Ticket
 from orchestrator.engine.mirror import Mirror
 from orchestrator.engine.owners import Owners
 from orchestrator.engine.pace import Pace
 from orchestrator.engine.recent import Known, Recent
-from orchestrator.engine.route import Landed, Repeat, Route, Way, renamed
+from orchestrator.engine.route import Judged, Landed, Repeat, Route, Way, renamed
 from orchestrator.engine.wayfinder import Wayfinder
+from orchestrator.log import get_logger
 from orchestrator.protocol.error import DeadlineExceeded, WireError
 from orchestrator.protocol.subject import NONE
 
 _PATIENCE_S = 1.0
 """Seconds that finding a way may take after the deadline: of a repeat the worker tells how the first ended."""
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 T = TypeVar("T")
 
@@ -56,6 +56,7 @@ class Router:
         carrier: Carrier,
         ender: Ender,
         owners: Owners,
+        flights: Flights,
         *,
         link: Link,
         pace: Pace,
@@ -69,6 +70,7 @@ class Router:
         self._carrier = carrier
         self._ender = ender
         self._owners = owners
+        self._flights = flights
         self._link = link
         self._pace = pace
         self._now = now
@@ -84,7 +86,7 @@ class Router:
             known.digest = order.digest
             known.name = order.name if order.by_name else None
             known.uuid = order.uuid if order.uuid != NONE else None
-        return Flight(
+        flight = Flight(
             order,
             self._join(order),
             known,
@@ -93,6 +95,9 @@ class Router:
             unsure=unsure,
             safe=safe or _nothing,
         )
+        if not taken:
+            self._flights.enter(flight)
+        return flight
 
     async def fly(self, flight: Flight) -> Landed:
         """Bring a command to its node or to its end. Cancelled at any moment it leaves nothing that a repeat does not heal."""
@@ -103,6 +108,7 @@ class Router:
                 return await self._end(flight, error)
         finally:
             flight.ticket.leave()
+            self._flights.leave(flight)
 
     async def refuse(self, malformed: Malformed, *, cmd: int = 0) -> Landed:
         """End what cannot be routed; under an id of its own if the one it bears was used for something else."""
@@ -117,6 +123,9 @@ class Router:
         return Landed(result=await self._ender.fail(heading, malformed.error, cmd=cmd))
 
     def _join(self, order: Order) -> Ticket:
+        if order.target is not None:
+            # No turn among the domain's commands, but one among those for the same command.
+            return self._lanes.join(f"{order.project}/{order.target}/{order.verb}")
         keys = [order.uuid] if order.uuid != NONE else []
         if order.name is not None and (order.by_name or order.creates):
             keys.append(f"{order.project}/{order.name}")
@@ -129,14 +138,16 @@ class Router:
     async def _way(self, flight: Flight) -> Way:
         order = flight.order
         left = order.deadline - self._now()
-        if left > 0 and flight.refusal is None and (route := self._wayfinder.at_once(flight)) is not None:
+        if left > 0 and flight.refusal is None and flight.withdrawn is None and (route := self._wayfinder.at_once(flight)) is not None:
             return route
-        if left > 0 or order.given:
-            with anyio.move_on_after(left if left > 0 else _PATIENCE_S):
+        if flight.withdrawn is None and (left > 0 or order.given):
+            with anyio.move_on_after(left if left > 0 else _PATIENCE_S) as flight.waiting:
                 await flight.ticket.turn()
                 if flight.refusal is not None:
                     raise flight.refusal
                 return await self._tried(lambda: self._wayfinder.find(flight))
+        if flight.withdrawn is not None:
+            raise flight.withdrawn
         raise DeadlineExceeded(f"not begun within {order.command.timeout_s:g} s")
 
     async def _land(self, flight: Flight, way: Way) -> Landed:
@@ -149,7 +160,8 @@ class Router:
         earlier = await self._tried(lambda: self._wayfinder.earlier(flight.order))
         if earlier is not None:
             return await self._repeat(flight, earlier)
-        return self._ended(flight, await self._ender.unchanged(flight.order, cmd=flight.cmd))
+        changed, found = (way.changed, msgspec.to_builtins(way.fate)) if isinstance(way, Judged) else (False, None)
+        return self._ended(flight, await self._ender.succeed(flight.order, changed=changed, found=found, cmd=flight.cmd))
 
     async def _end(self, flight: Flight, error: WireError) -> Landed:
         """End a command that was never routed; but if one of its id ended earlier, this is only its repeat."""

@@ -9,9 +9,9 @@ from typing import Generic, TypeVar
 
 import anyio
 import msgspec
-import structlog
 
 from orchestrator.bus.port import BusError, Link
+from orchestrator.log import get_logger
 from orchestrator.protocol import codec
 from orchestrator.protocol.error import Invalid
 from orchestrator.store.port import Entry, Store
@@ -21,7 +21,7 @@ _LAG_S = 0.5
 
 _PAUSE_S = 0.1
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 T = TypeVar("T")
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import anyio
-import structlog
 
 from orchestrator.bus.port import Bus, BusError
 from orchestrator.engine.announcer import Announcer
@@ -19,10 +18,11 @@ from orchestrator.engine.pace import Pace
 from orchestrator.engine.progress import Position, Progress
 from orchestrator.engine.recovery import recover
 from orchestrator.engine.router import Router
+from orchestrator.log import get_logger
 from orchestrator.protocol.subject import Subjects
 from orchestrator.store.port import Store
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 class Term:

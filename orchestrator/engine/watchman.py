@@ -6,20 +6,20 @@ from collections.abc import Callable
 
 import anyio
 import msgspec
-import structlog
 
 from orchestrator.bus.port import Bus, BusError, Start
 from orchestrator.control.lease import counts
 from orchestrator.engine.announcer import Announcer
 from orchestrator.engine.mirror import Mirror
 from orchestrator.engine.pace import Pace
+from orchestrator.log import get_logger
 from orchestrator.protocol import codec
 from orchestrator.protocol.error import Invalid
 from orchestrator.protocol.subject import NONE, Subjects
 
 _OFFLINE = "node.offline"
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 class _Told(msgspec.Struct, frozen=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from orchestrator.control.admission import IdTaken, differs, refused
 from orchestrator.control.intake import Order
 from orchestrator.engine.backlog import Backlog
+from orchestrator.engine.canceller import Canceller
 from orchestrator.engine.creation import Creation
 from orchestrator.engine.flight import Flight
 from orchestrator.engine.history import History
@@ -20,11 +21,19 @@ class Wayfinder:
     """Joins what is known of earlier copies, of domains and of nodes. All methods raise `Uncertain` and `Unavailable`."""
 
     def __init__(
-        self, mirror: Mirror, locator: Locator, creation: Creation, history: History, ledgers: Ledgers, backlog: Backlog
+        self,
+        mirror: Mirror,
+        locator: Locator,
+        creation: Creation,
+        canceller: Canceller,
+        history: History,
+        ledgers: Ledgers,
+        backlog: Backlog,
     ) -> None:
         self._mirror = mirror
         self._locator = locator
         self._creation = creation
+        self._canceller = canceller
         self._history = history
         self._ledgers = ledgers
         self._backlog = backlog
@@ -36,6 +45,8 @@ class Wayfinder:
         Raises the `WireError` that the command ends with, `IdTaken` where its id is another's.
         """
         order, known = flight.order, flight.known
+        if order.target is not None:
+            return await self._canceller.find(flight)
         uuid = await self._uuid(flight)
         if known.result is not None and (not flight.unsure or known.node in (None, NONE)):
             return Repeat(result=known.result, node=known.node or NONE, uuid=known.uuid or uuid)
@@ -60,7 +71,7 @@ class Wayfinder:
         """Return the way where nothing need be asked or waited for, as with most commands; None: `find` it."""
         order, known = flight.order, flight.known
         fresh = known.result is None and known.node is None and not flight.unsure
-        if order.creates or order.uuid == NONE or not (fresh and flight.ticket.first):
+        if order.creates or order.target is not None or order.uuid == NONE or not (fresh and flight.ticket.first):
             return None
         owner = self._mirror.owners.get(order.uuid)
         if owner is None or owner.project != order.project or owner.former or not self._mirror.shows(owner.node, order.uuid):
@@ -74,7 +85,7 @@ class Wayfinder:
         if not order.given:
             return None
         terminal = (await self._history.find(order.project, order.uuid, order.id)).terminal
-        if terminal is None and order.uuid == NONE:
+        if terminal is None and (order.uuid == NONE or order.target is not None):
             terminal = await self._ledgers.ended(order.project, order.id)
         return None if terminal is None else Repeat(result=terminal.result, node=terminal.node, uuid=order.uuid)
 

@@ -64,6 +64,8 @@ def decode_command(verb: Verb, raw: bytes, headers: Mapping[str, str]) -> Comman
         raise Invalid(f"body has {len(raw)} bytes; a command may have {codec.MAX_COMMAND}")
     body = codec.decode(raw, Body) if raw.strip() else Body()
     args = codec.convert(body.args, verb.args, field="args")
+    if verb.kind == "control" and body.condition is not None:
+        raise Invalid(f"if: {verb.name} acts out of turn, so there is no moment to judge it at; leave it out")
     return Command(
         verb=verb,
         id=given_id(body.id, headers),

@@ -24,7 +24,10 @@ class Allocated(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker's own description: the value in `virt_nodes`. Written after the scan that follows each start."""
+    """A worker's own description: the value in `virt_nodes`. Written after the scan that follows each start.
+
+    projects: those whose domains it serves, none: of any.
+    """
 
     node: str
     epoch: str
@@ -39,6 +42,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str]
     schedulable: bool
     updated: str
+    projects: list[str] = []
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):

@@ -86,10 +86,12 @@ def coordinator(subjects: Subjects, user: str) -> Permissions:
             subjects.res(NONE, "*", "*"),
             subjects.node_events(NONE),
             subjects.asks("*"),
+            subjects.withdrawals,
             *(f"$KV.{_keys(subjects, name)}.>" for name in _DECIDED),
+            f"$SRV.PING.{subjects.service('api')}",  # for its health check
             *_keeper(subjects),
         ),
-        subscribe=(subjects.apis, subjects.results, subjects.events, f"{inbox(user)}.>", _DISCOVERY),
+        subscribe=(subjects.apis, subjects.withdrawals, subjects.results, subjects.events, f"{inbox(user)}.>", _DISCOVERY),
         responses_s=_COMMAND_S,
     )
 
@@ -121,7 +123,7 @@ def client(subjects: Subjects, user: str, project: str, *, verbs: Collection[str
 
 def observer(subjects: Subjects, user: str) -> Permissions:
     """Return what one may do who looks at everything and changes nothing."""
-    asks = sorted(name for name, verb in VERBS.items() if verb.kind != "verb")
+    asks = sorted(name for name, verb in VERBS.items() if verb.kind in ("query", "fleet"))
     return Permissions(
         publish=(
             *(subjects.api("*", "*", verb) for verb in asks),

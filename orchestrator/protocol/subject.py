@@ -94,6 +94,11 @@ class Subjects(msgspec.Struct, frozen=True):
         return self._of("cmd", ">")
 
     @property
+    def withdrawals(self) -> str:
+        """What a coordinator asks all others: to withdraw a command that it may not have routed yet."""
+        return self._of("peer", "withdraw")
+
+    @property
     def events(self) -> str:
         """All events."""
         return self._of("evt", ">")

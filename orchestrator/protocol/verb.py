@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from orchestrator.protocol.domain import State
-from orchestrator.protocol.error import Invalid
+from orchestrator.protocol.error import Invalid, Outcome
 
-Kind = Literal["verb", "query", "fleet"]
+Kind = Literal["verb", "query", "fleet", "control"]
 
 
 class NoArgs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,14 +44,16 @@ class ListArgs(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     after: str = ""
 
 
-Args = NoArgs | XmlArgs | AutostartArgs | CommandIdArgs | ListArgs
+Args = msgspec.Struct
+"""What a verb takes: one of the structs above, or that of a verb of somebody's own (`extension`)."""
 
 
 class Verb(msgspec.Struct, frozen=True, kw_only=True):
     """One entry.
 
     name: token in the subject.
-    kind: `verb` changes a domain and runs in its queue; `query` reads one node; `fleet` reads many.
+    kind: `verb` changes a domain and runs in its queue; `query` reads one node; `fleet` reads many; `control` acts on another
+    command, out of turn.
     args: the struct that `args` must fit.
     summary: one line for help and documents.
     long: a job of minutes: own thread limit, default timeout of an hour.
@@ -59,6 +62,7 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
     from_states: the states in which it may begin; empty: any.
     event: the lifecycle event that libvirt sends for it, awaited before the command ends; empty: none.
     asks_guest: the call only asks the guest; the command ends when the event says that it obeyed.
+    run, settles: of a verb of somebody's own (`extension`).
     """
 
     name: str
@@ -71,6 +75,8 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
     from_states: frozenset[State] = frozenset()
     event: str = ""
     asks_guest: bool = False
+    run: Callable[[Any, str, Any], None] | None = None
+    settles: Callable[[Any, Any], Outcome] | None = None
 
     @property
     def timeout_s(self) -> float:
@@ -104,6 +110,7 @@ VERBS: dict[str, Verb] = {
         Verb(name="xml", kind="query", summary="show a domain's XML"),
         Verb(name="stats", kind="query", summary="show a domain's figures: processor, memory, disks, interfaces"),
         Verb(name="command", kind="fleet", args=CommandIdArgs, summary="show what is recorded of a command"),
+        Verb(name="cancel", kind="control", args=CommandIdArgs, summary="cancel a command that has not begun"),
         Verb(name="domains", kind="fleet", args=ListArgs, summary="list domains"),
         Verb(name="nodes", kind="fleet", args=ListArgs, summary="list nodes"),
     )

@@ -48,9 +48,9 @@ def test_the_order_of_candidates_does_not_matter(names: list[str]) -> None:
         (Candidate(node=node(), living=False), "n1 does not answer"),
         (Candidate(node=node(schedulable=False), living=True), "n1 takes no new domains"),
         (Candidate(node=node(hypervisors=[]), living=True), "n1 has no hypervisor"),
-        (Candidate(node=node(hypervisors=[hypervisor(connected=False)]), living=True), "n1 has lost its hypervisor"),
-        (Candidate(node=node(hypervisors=[hypervisor(types=["lxc"])]), living=True), "n1 runs no domains of type 'test'"),
-        (Candidate(node=node(hypervisors=[hypervisor(verbs=[])]), living=True), "n1 cannot create-xml there"),
+        (Candidate(node=node(hypervisors=[hypervisor(connected=False)]), living=True), "n1 has lost test:///default"),
+        (Candidate(node=node(hypervisors=[hypervisor(types=["lxc"])]), living=True), "n1 runs no domains of type 'test' on test:///default"),
+        (Candidate(node=node(hypervisors=[hypervisor(verbs=[])]), living=True), "n1 cannot create-xml on test:///default"),
     ],
 )
 def test_a_refusal_names_what_each_node_lacks(candidate: Candidate, reason: str) -> None:
@@ -84,6 +84,34 @@ def test_a_hypervisor_that_no_node_has_is_named_in_the_refusal() -> None:
         place(wanting(hypervisor="xen:///"), [Candidate(node=node(), living=True)])
 
 
+def test_one_hypervisor_of_a_node_must_be_all_that_is_wanted() -> None:
+    """Not one that runs the type, another one that is connected, and a third that knows the verb."""
+    mixed = [
+        hypervisor(uri="lxc:///", types=["lxc"], verbs=[]),
+        hypervisor(uri="qemu:///system", types=["qemu", "kvm"], connected=False),
+        hypervisor(),
+    ]
+    for type, reason in (("qemu", "has lost qemu:///system"), ("lxc", "cannot create-xml on lxc:///")):
+        with pytest.raises(NoCapacity, match=f"n1 {reason}$"):
+            place(wanting(type=type), [Candidate(node=node(hypervisors=mixed), living=True)])
+    assert "n1" == place(WANT, [Candidate(node=node(hypervisors=mixed), living=True)])
+
+
+def test_a_hypervisor_that_was_never_reached_is_told_beside_what_the_others_lack() -> None:
+    """It may run the type; nobody knows."""
+    unknown = hypervisor(uri="lxc:///", types=[], connected=False)
+    with pytest.raises(NoCapacity, match=r"n1 runs no domains of type .lxc. on test:///default and has lost lxc:///$"):
+        place(wanting(type="lxc"), [Candidate(node=node(hypervisors=[hypervisor(), unknown]), living=True)])
+
+
+def test_only_a_node_that_runs_the_type_is_a_candidate() -> None:
+    """However much memory the others have."""
+    containers = Candidate(node=node("a", free_memory_kib=1, hypervisors=[hypervisor(uri="lxc:///", types=["lxc"])]), living=True)
+    machines = Candidate(node=node("b"), living=True)
+    assert "a" == place(wanting(type="lxc"), [containers, machines])
+    assert "a" == place(wanting(type="lxc", hypervisor="lxc"), [containers, machines])
+
+
 def test_a_domain_without_a_type_is_left_for_the_hypervisor_to_refuse() -> None:
     """It knows the right words."""
     assert "n1" == place(wanting(type=""), [Candidate(node=node(), living=True)])
@@ -114,3 +142,12 @@ def test_a_named_node_that_cannot_is_unsupported() -> None:
     """No other node is tried instead."""
     with pytest.raises(Unsupported, match="node n1 runs no domains of type 'lxc'"):
         place(wanting(node="n1", type="lxc"), [Candidate(node=node(), living=True)])
+
+
+def test_a_node_that_serves_some_projects_gets_domains_of_these_only() -> None:
+    """Also where it is named."""
+    limited, open_to_all = Candidate(node=node("a", projects=["red"]), living=True), Candidate(node=node("b"), living=True)
+    assert "b" == place(WANT, [limited, open_to_all])
+    assert "a" == place(wanting(project="red"), [limited, open_to_all])
+    with pytest.raises(Unsupported, match="node a serves no domains of project 'default'"):
+        place(wanting(node="a"), [limited, open_to_all])

@@ -17,6 +17,7 @@ from orchestrator.bus.port import Headers, LogConfig, Message, Outgoing, Start
 from orchestrator.engine.coordinator import Coordinator
 from orchestrator.engine.pace import Pace
 from orchestrator.protocol import codec, domainxml, token
+from orchestrator.protocol.cancel import CancelledBy, TooLate, ended, fulfilled
 from orchestrator.protocol.command import DomainRef, Result, answer, decode_command, refusal
 from orchestrator.protocol.domain import Observed, Owner
 from orchestrator.protocol.error import AlreadyExists, Conflict, NotFound, WireError
@@ -88,6 +89,8 @@ class Worker:
         self._types = types
         self._ledger: dict[tuple[str, str], tuple[str, bytes]] = {}
         self._queue: list[Message] = []
+        self._cancels: list[Message] = []
+        self._cancel = anyio.Event()
         self._seen: set[int] = set()
         self._wake = anyio.Event()
         self._sequence = 0
@@ -116,7 +119,8 @@ class Worker:
     async def run(self) -> None:
         """Take commands and questions for ever."""
         serving = self.bus.serve("virt-worker", SUBJECTS.asks(self.name), self.answer, version="1", metadata={"node": self.name})
-        async with self.bus.listen(SUBJECTS.deliveries(self.name), self._push), serving:
+        async with self.bus.listen(SUBJECTS.deliveries(self.name), self._push), serving, anyio.create_task_group() as tasks:
+            tasks.start_soon(self._keep_cancelling)
             reader = await self.bus.reader(SUBJECTS.log_run, self.name, SUBJECTS.runs(self.name), Start())
             while messages := await reader.take(256):
                 for message in messages:
@@ -135,9 +139,47 @@ class Worker:
         if message.sequence not in self._seen:
             self._seen.add(message.sequence)
             self.received.append(message)
+            if message.subject.endswith(".cancel"):
+                self._cancels.append(message)
+                self._cancel.set()
+                return
             self._queue.append(message)
             self._queue.sort(key=lambda each: each.sequence)
             self._wake.set()
+
+    async def _keep_cancelling(self) -> None:
+        while True:
+            while self._cancels:
+                await self._handle_cancel(self._cancels.pop(0))
+            self._cancel = anyio.Event()
+            await self._cancel.wait()
+
+    async def _handle_cancel(self, message: Message) -> None:
+        """Do as a worker does: what waits ends with the cancel, what has begun or ended does not."""
+        routed = SUBJECTS.parse_routed(message.subject)
+        id, target = message.headers["Virt-Id"], codec.decode(message.body, dict)["args"]["id"]
+        if (routed.project, id) in self._ledger:
+            await self._send(routed.project, id, self._ledger[routed.project, id][1])
+            return
+        error: WireError | None = None
+        found: dict[str, Any] = {"id": target, "state": "cancelled"}
+        known = (routed.project, target) in self._ledger
+        waiting = [each for each in self._queue if each.headers.get("Virt-Id") == target and not known]
+        if waiting:
+            # Of several copies the others are repeats.
+            self._queue.remove(waiting[0])
+            verb = SUBJECTS.parse_routed(waiting[0].subject).verb
+            command = decode_command(find(verb, "verb"), waiting[0].body, waiting[0].headers)
+            digest = token.digest(routed.domain.encode(), command.digest.encode())
+            await self._end(routed.project, target, routed.domain, verb, digest, False, CancelledBy(id), {"cancelled_by": id})
+        elif known:
+            try:
+                fulfilled(ended(target, self._ledger[routed.project, target][1]))
+            except TooLate as late:
+                error, found = late, msgspec.to_builtins(late.fate)
+        else:
+            error = NotFound(f"no command {target}")
+        await self._end(routed.project, id, routed.domain, "cancel", "", bool(waiting), error, found)
 
     async def _handle(self, message: Message) -> None:
         routed = SUBJECTS.parse_routed(message.subject)
@@ -215,7 +257,9 @@ class Worker:
         seen = self.domains.pop(uuid)
         await self.bucket("domains").remove(domain_key(self.name, seen.project, uuid), marker_s=60)
 
-    async def _end(self, project: str, id: str, uuid: str, verb: str, digest: str, changed: bool, error: WireError | None) -> None:
+    async def _end(
+        self, project: str, id: str, uuid: str, verb: str, digest: str, changed: bool, error: WireError | None, found: Any = msgspec.UNSET
+    ) -> None:
         seen = self.domains.get(uuid)
         result = Result(
             id=id,
@@ -225,6 +269,7 @@ class Worker:
             node=self.name,
             project=project,
             domain=DomainRef(uuid=uuid, name=None if seen is None else seen.name),
+            result=found,
             error=msgspec.UNSET if error is None else error.failure(),
             duration_ms=0.1,
         )
