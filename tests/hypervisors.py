@@ -26,6 +26,7 @@ import libvirt
 from workers.drivers.libvirt.eventloop import loop
 
 _START_S = 20.0
+_PATHS = {"qemu": "/system", "lxc": "/", "test": "/default"}
 
 _MODULES = ("lib*/libvirt/connection-driver/libvirt_driver_{}.so", "lib/*/libvirt/connection-driver/libvirt_driver_{}.so")
 """Where distributions keep libvirtd's drivers, beneath /usr."""
@@ -45,6 +46,13 @@ umount /sys/fs/cgroup/unified 2>/dev/null || true
 cp "$1/qemu.conf" /etc/libvirt/qemu.conf
 echo ready
 exec env --ignore-signal=CHLD cat
+"""
+
+# A container's first process gets SIGTERM for a shutdown and SIGHUP for a reboot; it reboots as any system does.
+_INIT = """#!/bin/busybox sh
+trap 'exit 0' TERM
+trap '/bin/busybox reboot -f' HUP
+while :; do /bin/busybox sleep 1000 & wait; done
 """
 
 _QEMU_CONF = """
@@ -67,6 +75,22 @@ def unavailable() -> str | None:
     return None
 
 
+@functools.cache
+def no_containers() -> str | None:
+    """Return why no container can run here, None if one just did: kernels and sandboxes differ in what they allow."""
+    reason = unavailable()
+    if reason is not None:
+        return reason
+    if shutil.which("busybox") is None or not _modules("lxc"):
+        return "needs busybox and libvirt's LXC driver; tools/setup installs them"
+    try:
+        with private_libvirtd("lxc") as daemon, held(daemon.uri("lxc")) as connection:
+            connection.createXML(lxc_xml("probe", str(uuid.uuid4()), root=daemon.root)).destroy()
+    except (libvirt.libvirtError, RuntimeError) as error:
+        return f"cannot start one: {error}"
+    return None
+
+
 def qemu_xml(name: str, uuid: str, type: str = "qemu") -> str:
     """Return the smallest machine that QEMU starts: no disk, no guest system, and it runs."""
     return (
@@ -75,13 +99,23 @@ def qemu_xml(name: str, uuid: str, type: str = "qemu") -> str:
     )
 
 
-def lxc_xml(name: str, uuid: str) -> str:
-    """Return the smallest container: the host's file system and a shell that ends when it is asked to."""
-    init = "<init>/bin/sh</init><initarg>-c</initarg><initarg>trap 'exit 0' TERM; sleep 1000 &amp; wait</initarg>"
+def lxc_xml(name: str, uuid: str, *, root: Path) -> str:
+    """Return the smallest container: the file system at `root`, whose init ends when it is asked to."""
     return (
-        f"<domain type='lxc'><name>{name}</name><uuid>{uuid}</uuid><memory>65536</memory><os><type>exe</type>{init}</os>"
-        "<devices><console type='pty'/></devices></domain>"
+        f"<domain type='lxc'><name>{name}</name><uuid>{uuid}</uuid><memory>65536</memory><os><type>exe</type><init>/init</init></os>"
+        f"<devices><filesystem type='mount'><source dir='{root}'/><target dir='/'/></filesystem><console type='pty'/></devices></domain>"
     )
+
+
+def make_root(place: Path) -> Path:
+    """Make the file system of a container, of nothing but Busybox and an init that obeys shutdown and reboot; return where it is."""
+    root = place / "root"
+    for folder in ("bin", "dev", "etc", "proc", "sys", "tmp"):
+        (root / folder).mkdir(parents=True)
+    shutil.copy(_tool("busybox"), root / "bin" / "busybox")
+    (root / "init").write_text(_INIT)
+    (root / "init").chmod(0o755)
+    return root
 
 
 def test_xml(name: str, uuid: str) -> str:
@@ -120,13 +154,19 @@ class Sandbox:
 class Libvirtd:
     """A libvirtd in a sandbox; it can be killed and started again while its guests run on."""
 
-    def __init__(self, place: Path, sandbox: Sandbox, drivers: Sequence[str]) -> None:
+    def __init__(self, place: Path, sandbox: Sandbox, drivers: Sequence[str], port: int | None) -> None:
         self._sandbox = sandbox
         self._place = place
         self._socket = place / "libvirt-sock"
+        self._port = port
         self._process: subprocess.Popen[bytes] | None = None
         self._drivers = drivers
         self._write_config(drivers)
+
+    @functools.cached_property
+    def root(self) -> Path:
+        """The file system of containers, made when it is first asked for."""
+        return make_root(self._place)
 
     @property
     def pid(self) -> int:
@@ -137,15 +177,20 @@ class Libvirtd:
 
     def uri(self, kind: str) -> str:
         """Return the URI of `qemu`, `lxc` or `test` there. What `test` holds dies with its last connection: see `held`."""
-        path = {"qemu": "/system", "lxc": "/", "test": "/default"}[kind]
-        return f"{kind}+unix://{path}?socket={self._socket}"
+        return f"{kind}+unix://{_PATHS[kind]}?socket={self._socket}"
+
+    def remote_uri(self, kind: str) -> str:
+        """Return the URI by which a worker on another host would reach it; only of a daemon that listens."""
+        if self._port is None:
+            raise RuntimeError("this libvirtd does not listen; ask for one that does: private_libvirtd(…, listening=True)")
+        return f"{kind}+tcp://127.0.0.1:{self._port}{_PATHS[kind]}"
 
     def start(self) -> None:
         """Start the daemon; return when it takes connections."""
         environment = {**os.environ, "LIBVIRT_DRIVER_DIR": str(self._place / "drivers")}
         with (self._place / "libvirtd.log").open("ab") as log:
             self._process = subprocess.Popen(
-                self._sandbox.command("libvirtd", "-f", str(self._place / "libvirtd.conf"), "-p", "/run/libvirtd-private.pid"),
+                self._sandbox.command("libvirtd", *self._options()),
                 env=environment, stdout=log, stderr=log,
             )  # fmt: skip
         self._await_socket(self._process)
@@ -175,9 +220,14 @@ class Libvirtd:
             self._process.send_signal(what)
 
     def restart(self) -> None:
-        """Kill the daemon and start it again."""
+        """Kill the daemon and start it again; return when it has taken up its guests."""
         self.kill()
         self.start()
+        if "qemu" in self._drivers:
+            with held(self.uri("qemu")) as connection:
+                for domain in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
+                    # A question to the guest waits its turn behind that. A `destroy` would not, and libvirt 9.0 then loses the guest.
+                    domain.memoryStats()
 
     def clear(self) -> None:
         """End all guests, so that their control groups go with them; those of a daemon that is dead stay behind, empty."""
@@ -194,15 +244,21 @@ class Libvirtd:
         with held(self.uri(kind)) as connection:
             yield connection
 
+    def _options(self) -> list[str]:
+        options = ["-f", str(self._place / "libvirtd.conf"), "-p", "/run/libvirtd-private.pid"]
+        return options if self._port is None else [*options, "--listen"]
+
     def _write_config(self, drivers: Sequence[str]) -> None:
         folder = self._place / "drivers"
         folder.mkdir()
         for driver in drivers:
-            found = [path for pattern in _MODULES for path in Path("/usr").glob(pattern.format(driver))]
-            (folder / found[0].name).symlink_to(found[0])
+            module = _modules(driver)[0]
+            (folder / module.name).symlink_to(module)
         (self._place / "libvirtd.conf").write_text(
             f'unix_sock_dir = "{self._place}"\nunix_sock_rw_perms = "0700"\nauth_unix_rw = "none"\nauth_unix_ro = "none"\n'
             f'host_uuid = "{uuid.uuid4()}"\nlog_outputs = "3:stderr"\n'
+            f'listen_tls = 0\nlisten_tcp = {int(self._port is not None)}\nlisten_addr = "127.0.0.1"\n'
+            f'tcp_port = "{self._port or 0}"\nauth_tcp = "none"\n'
         )
 
     def _await_socket(self, process: subprocess.Popen[bytes]) -> None:
@@ -229,10 +285,13 @@ class Embedded:
 
 
 @contextmanager
-def private_libvirtd(*drivers: str) -> Iterator[Libvirtd]:
-    """Run one libvirtd with `drivers` (`qemu`, `lxc`; `test` is always there), its guests and its files, apart from the machine's."""
+def private_libvirtd(*drivers: str, listening: bool = False) -> Iterator[Libvirtd]:
+    """Run one libvirtd with `drivers` (`qemu`, `lxc`; `test` is always there), its guests and its files, apart from the machine's.
+
+    listening: also on a TCP port of the loopback interface, as if it were on another host.
+    """
     with _sandbox() as (place, sandbox):
-        daemon = Libvirtd(place, sandbox, drivers)
+        daemon = Libvirtd(place, sandbox, drivers, _free_port() if listening else None)
         daemon.start()
         try:
             yield daemon
@@ -270,6 +329,17 @@ def _sandbox() -> Iterator[tuple[Path, Sandbox]]:
             yield Path(name), sandbox
         finally:
             sandbox.leave()
+
+
+def _modules(driver: str) -> list[Path]:
+    return [path for pattern in _MODULES for path in Path("/usr").glob(pattern.format(driver))]
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
 
 
 def _tool(name: str) -> str:

@@ -5,30 +5,24 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib.util
-import logging
 import os
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
 import anyio
-import structlog
 
 from orchestrator.bus.port import BusError
-from orchestrator.bus.reach import arrive, bus_at
+from orchestrator.log import get_logger, to_stderr
 from orchestrator.protocol import token
-from orchestrator.protocol.error import Unsupported, WireError
-from orchestrator.protocol.subject import Subjects
-from workers.drivers.port import Driver
+from orchestrator.protocol.error import WireError
 from workers.engine.lease import Taken
 from workers.engine.publisher import Superseded
 from workers.journal.port import JournalError
-from workers.journal.sqlite import SqliteJournal
 from workers.worker import Worker
 
 QUIESCE_S = 0.4
@@ -45,7 +39,7 @@ DONE, FAILED, CANNOT = 0, 1, 2
 
 GC_THRESHOLDS = (20_000, 20, 20)
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 class _Parser(argparse.ArgumentParser):
@@ -63,6 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--hypervisor", metavar="URI", action="append", help=f"libvirt URI; repeatable (default: {HYPERVISOR})")
     parser.add_argument("--data-dir", metavar="DIR", type=Path, help="where its journal is (default: XDG state directory/virtbus/NODE)")
     parser.add_argument("--project", type=_word, default=token.DEFAULT_PROJECT, help="of domains that bear none (default: %(default)s)")
+    parser.add_argument(
+        "--only", metavar="project=NAME|label=NAME=VALUE", action="append", default=[], help="serve only such domains; repeatable"
+    )
     parser.add_argument("--label", metavar="NAME=VALUE", action="append", type=_label, default=[], help="label of the node; repeatable")
     parser.add_argument("--server", metavar="URL", default=environment("VIRTBUS_SERVER", "nats://127.0.0.1:4222"), help="broker")
     parser.add_argument("--creds", metavar="FILE", type=Path, default=environment("VIRTBUS_CREDS") or None, help="NATS credentials file")
@@ -94,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a worker with the options of this process; never returns. Exits 0 when told to leave, 2 when it cannot serve."""
     options = _parser().parse_args(arguments)
     options.hypervisor = options.hypervisor or [HYPERVISOR]
-    _log_to_stderr(options.verbose)
+    to_stderr(verbose=options.verbose)
     uvloop = importlib.util.find_spec("uvloop") is not None
     code = FAILED
     try:
@@ -132,30 +129,30 @@ def _first(failures: BaseExceptionGroup[BaseException]) -> str:
 
 async def _serve(options: argparse.Namespace) -> None:
     """Serve until a signal comes. Raises, in groups, what makes that impossible."""
-    reached = bus_at(options.server, name=f"virtbus-worker-{options.node}", creds=options.creds)
-    # the bus around the tasks: what they still say when they are cancelled must reach the broker
-    async with reached as bus, anyio.create_task_group() as tasks:
-        journal = _data_dir(options) / "journal.db"
-        worker = Worker(
-            bus,
-            SqliteJournal(journal, durable=options.durable),
-            _drivers(options.hypervisor),
-            node=options.node,
-            subjects=Subjects(options.prefix),
-            default_project=options.project,
-            labels=dict(options.label),
-            version=version("virtbus"),
-        )
+    worker = Worker(
+        options.server,
+        node=options.node,
+        hypervisors=options.hypervisor,
+        data_dir=_data_dir(options),
+        project=options.project,
+        only=options.only,
+        labels=dict(options.label),
+        prefix=options.prefix,
+        creds=options.creds,
+        wait=options.wait,
+        durable=options.durable,
+    )
+    async with anyio.create_task_group() as tasks:
         tasks.start_soon(_until_told, worker, tasks.cancel_scope)
-        await arrive(bus, wait=options.wait)
-        async with anyio.create_task_group() as waiting:
-            waiting.start_soon(_explain_waiting)
-            await tasks.start(worker.run)
-            waiting.cancel_scope.cancel()
-        _settle_memory()
-        sys.stdout.write(f"worker {options.node} ready: {', '.join(map(_described, options.hypervisor))}\n")
-        sys.stdout.flush()
-        await anyio.sleep_forever()
+        async with worker:
+            async with anyio.create_task_group() as waiting:
+                waiting.start_soon(_explain_waiting)
+                await tasks.start(worker.run)
+                waiting.cancel_scope.cancel()
+            _settle_memory()
+            sys.stdout.write(f"worker {options.node} ready: {', '.join(map(_described, options.hypervisor))}\n")
+            sys.stdout.flush()
+            await anyio.sleep_forever()
 
 
 def _settle_memory() -> None:
@@ -184,15 +181,6 @@ async def _until_told(worker: Worker, scope: anyio.CancelScope) -> None:
     scope.cancel()
 
 
-def _drivers(uris: Sequence[str]) -> list[Driver]:
-    """Return a driver for each URI. Raises `Unsupported` where libvirt-python is missing."""
-    try:
-        from workers.drivers.libvirt import LibvirtDriver  # noqa: PLC0415  an extra of the distribution
-    except ImportError as error:
-        raise Unsupported(f"libvirt cannot be used: {error}; pip install 'virtbus[worker]'") from error
-    return [LibvirtDriver(uri) for uri in uris]
-
-
 def _described(uri: str) -> str:
     """Return a URI, with what people must know of libvirt's test driver: it lives inside this process."""
     return f"{uri} (its domains end with this process)" if uri.startswith("test:///") else uri
@@ -203,20 +191,3 @@ def _data_dir(options: argparse.Namespace) -> Path:
     path: Path = options.data_dir or state / "virtbus" / options.node
     path.mkdir(parents=True, exist_ok=True)
     return path
-
-
-def _log_to_stderr(verbose: bool) -> None:
-    """Log lines for people on a terminal, JSON lines elsewhere."""
-    shown = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            shown,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if verbose else logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )

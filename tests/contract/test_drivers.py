@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,8 @@ def _no_such_disk(name: str, uuid: str) -> str:
     return hypervisors.qemu_xml(name, uuid).replace("<devices>", f"<devices>{disk}")
 
 
-def _no_console(name: str, uuid: str) -> str:
-    return hypervisors.lxc_xml(name, uuid).replace("<console type='pty'/>", "")
+def _no_console(name: str, uuid: str, *, root: Path) -> str:
+    return hypervisors.lxc_xml(name, uuid, root=root).replace("<console type='pty'/>", "")
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +93,12 @@ class TestLibvirtLxc(DriverContract):
     @pytest.fixture
     def bench(self, libvirtd: hypervisors.Libvirtd) -> Bench:
         """Return a bench whose connection breaks with the daemon, while containers run on."""
+        reason = hypervisors.no_containers()
+        if reason is not None:
+            pytest.skip(f"containers: {reason}")
         driver = LibvirtDriver(libvirtd.uri("lxc"))
-        return Bench(driver=driver, xml=hypervisors.lxc_xml, unstartable=_no_console, sever=libvirtd.restart)
+        xml, unstartable = (partial(write, root=libvirtd.root) for write in (hypervisors.lxc_xml, _no_console))
+        return Bench(driver=driver, xml=xml, unstartable=unstartable, sever=libvirtd.restart)
 
 
 if EMBED_URI:

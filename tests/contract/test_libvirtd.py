@@ -25,8 +25,14 @@ def libvirtd() -> Iterator[hypervisors.Libvirtd]:
     reason = hypervisors.unavailable()
     if reason is not None:
         pytest.skip(f"a private libvirtd {reason}")
-    with hypervisors.private_libvirtd("lxc") as daemon:
+    with hypervisors.private_libvirtd("lxc", listening=True) as daemon:
         yield daemon
+
+
+@pytest.fixture(params=["unix", "tcp"])
+def uri(libvirtd: hypervisors.Libvirtd, request: pytest.FixtureRequest) -> str:
+    """Return the way to it: on this host, or as if it were on another."""
+    return libvirtd.uri("lxc") if request.param == "unix" else libvirtd.remote_uri("lxc")
 
 
 class Callers:
@@ -52,9 +58,9 @@ class Callers:
             self.outcomes.append(type(error))
 
 
-def test_calls_into_a_frozen_daemon_return_once_it_goes_on(libvirtd: hypervisors.Libvirtd) -> None:
+def test_calls_into_a_frozen_daemon_return_once_it_goes_on(libvirtd: hypervisors.Libvirtd, uri: str) -> None:
     """They wait, an opening waits too, and all get their answers."""
-    driver, other = LibvirtDriver(libvirtd.uri("lxc")), LibvirtDriver(libvirtd.uri("lxc"))
+    driver, other = LibvirtDriver(uri), LibvirtDriver(uri)
     driver.open(Recorder())
     libvirtd.freeze()
     callers = Callers(lambda: driver.look(NOBODY))
@@ -71,9 +77,9 @@ def test_calls_into_a_frozen_daemon_return_once_it_goes_on(libvirtd: hypervisors
     other.close()
 
 
-def test_calls_into_a_daemon_that_is_killed_are_lost(libvirtd: hypervisors.Libvirtd) -> None:
+def test_calls_into_a_daemon_that_is_killed_are_lost(libvirtd: hypervisors.Libvirtd, uri: str) -> None:
     """All at once, the loss is told once, and the next opening works."""
-    driver, recorder = LibvirtDriver(libvirtd.uri("lxc")), Recorder()
+    driver, recorder = LibvirtDriver(uri), Recorder()
     driver.open(recorder)
     libvirtd.freeze()
     callers = Callers(lambda: driver.look(NOBODY))

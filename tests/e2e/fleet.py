@@ -9,7 +9,7 @@ import os
 import secrets
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -27,9 +27,9 @@ SUBJECTS = Subjects()
 
 
 class Fleet:
-    """Broker, one coordinator, and a worker for each of `hypervisors` (node name to URI)."""
+    """Broker, one coordinator, and a worker for each of `hypervisors` (node name to URIs)."""
 
-    def __init__(self, home: Path, hypervisors: Mapping[str, str]) -> None:
+    def __init__(self, home: Path, hypervisors: Mapping[str, Sequence[str]]) -> None:
         self.home = home
         self._passwords = {user: secrets.token_hex(8) for user in ("local", "coordinator", *hypervisors)}
         allowed = {
@@ -48,10 +48,11 @@ class Fleet:
         await self.broker.start()
         self.coordinator = self._child("coordinator", ["-m", "orchestrator.cli", "--wait", "coordinator", "--name", "coordinator"])
         await self.coordinator.start()
-        for node, uri in self._hypervisors.items():
+        for node, uris in self._hypervisors.items():
             home = self.home / node
             home.mkdir(exist_ok=True)
-            arguments = ["-m", "tests.e2e.counted", "--wait", "--node", node, "--data-dir", str(home), "--hypervisor", uri]
+            arguments = ["-m", "tests.e2e.counted", "--wait", "--node", node, "--data-dir", str(home)]
+            arguments += [word for uri in uris for word in ("--hypervisor", uri)]
             self.workers[node] = self._child(node, arguments)
             await self.workers[node].start()
 

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -17,23 +17,29 @@ from tests.hypervisors import private_libvirtd
 
 QEMU = """<domain type="qemu"><name>{name}</name><memory unit="MiB">32</memory>
 <os><type arch="x86_64" machine="pc">hvm</type></os><devices/></domain>"""
+LXC = """<domain type="lxc"><name>{name}</name><memory unit="MiB">64</memory><os><type>exe</type><init>/init</init></os>
+<devices><filesystem type="mount"><source dir="{root}"/><target dir="/"/></filesystem><console type="pty"/></devices></domain>"""
 TEST = '<domain type="test"><name>{name}</name><memory>8192</memory><os><type>hvm</type></os></domain>'
 
 
 class Place:
-    """Hypervisors of one kind, one for each node. kind: the domain type."""
+    """The hypervisors of each node. uris: by node. xmls: by domain type, a domain with room for its `{name}`; the first is used mostly."""
 
-    def __init__(self, kind: str, uris: dict[str, str], xml: str) -> None:
-        self.kind = kind
+    def __init__(self, uris: Mapping[str, Sequence[str]], xmls: Mapping[str, str], root: str = "") -> None:
+        """root: the file system of containers, where there are some."""
         self.uris = uris
-        self.xml = xml
+        self.root = root
+        self.xmls = xmls
+        self.kind, self.xml = next(iter(xmls.items()))
 
     def ask(self, node: str, what: str) -> dict[str, str]:
         """`list` or `destroy` the domains of a node; return their states before, by name. An embedded one must be free."""
-        command = [sys.executable, "-m", "tests.e2e.listing", self.uris[node], what]
-        environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT)}
-        listed = subprocess.run(command, check=True, capture_output=True, env=environment, timeout=60)
-        found: dict[str, str] = json.loads(listed.stdout)
+        found: dict[str, str] = {}
+        for uri in self.uris[node]:
+            command = [sys.executable, "-m", "tests.e2e.listing", uri, what]
+            environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT)}
+            listed = subprocess.run(command, check=True, capture_output=True, env=environment, timeout=60)
+            found |= json.loads(listed.stdout)
         return found
 
 
@@ -47,7 +53,7 @@ def embedded(nodes: Sequence[str]) -> Iterator[Place]:
             root.chmod(0o711)  # QEMU runs as a user of its own
             (root / "etc").mkdir()
             (root / "etc" / "qemu.conf").write_text('stdio_handler = "file"\n')  # no virtlogd here
-        place = Place("qemu", {node: f"qemu:///embed?root={root}" for node, root in roots.items()}, QEMU)
+        place = Place({node: [f"qemu:///embed?root={root}"] for node, root in roots.items()}, {"qemu": QEMU})
         yield place
         for node in roots:
             place.ask(node, "destroy")
@@ -58,7 +64,35 @@ def libvirtd_qemu(nodes: Sequence[str]) -> Iterator[Place]:
     """Run QEMU through a libvirtd for each node."""
     with ExitStack() as stack:
         daemons = {node: stack.enter_context(private_libvirtd("qemu")) for node in nodes}
-        yield Place("qemu", {node: daemon.uri("qemu") for node, daemon in daemons.items()}, QEMU)
+        yield Place({node: [daemon.uri("qemu")] for node, daemon in daemons.items()}, {"qemu": QEMU})
+
+
+@contextmanager
+def remote_qemu(nodes: Sequence[str]) -> Iterator[Place]:
+    """Run QEMU behind a libvirtd that each node's worker reaches over TCP, as one on another host."""
+    with ExitStack() as stack:
+        daemons = {node: stack.enter_context(private_libvirtd("qemu", listening=True)) for node in nodes}
+        yield Place({node: [daemon.remote_uri("qemu")] for node, daemon in daemons.items()}, {"qemu": QEMU})
+
+
+@contextmanager
+def libvirtd_lxc(nodes: Sequence[str]) -> Iterator[Place]:
+    """Run containers through a libvirtd for each node, on the file system that the first one has made."""
+    with ExitStack() as stack:
+        daemons = {node: stack.enter_context(private_libvirtd("lxc")) for node in nodes}
+        root = str(next(iter(daemons.values())).root)
+        yield Place({node: [daemon.uri("lxc")] for node, daemon in daemons.items()}, {"lxc": LXC.replace("{root}", root)}, root)
+
+
+@contextmanager
+def several(nodes: Sequence[str]) -> Iterator[Place]:
+    """Give each node machines and containers, through one libvirtd, and a test driver inside its worker."""
+    with ExitStack() as stack:
+        daemons = {node: stack.enter_context(private_libvirtd("qemu", "lxc")) for node in nodes}
+        tests = stack.enter_context(in_process_test(nodes))
+        root = str(next(iter(daemons.values())).root)
+        uris = {node: [daemon.uri("qemu"), daemon.uri("lxc"), *tests.uris[node]] for node, daemon in daemons.items()}
+        yield Place(uris, {"qemu": QEMU, "lxc": LXC.replace("{root}", root), "test": TEST}, root)
 
 
 @contextmanager
@@ -68,7 +102,7 @@ def libvirtd_test(nodes: Sequence[str]) -> Iterator[Place]:
         daemons = {node: stack.enter_context(private_libvirtd()) for node in nodes}
         for daemon in daemons.values():
             stack.enter_context(daemon.held("test"))
-        yield Place("test", {node: daemon.uri("test") for node, daemon in daemons.items()}, TEST)
+        yield Place({node: [daemon.uri("test")] for node, daemon in daemons.items()}, {"test": TEST})
 
 
 @contextmanager
@@ -79,8 +113,16 @@ def in_process_test(nodes: Sequence[str]) -> Iterator[Place]:
         for node in nodes:
             description = Path(name) / f"{node}.xml"
             description.write_text("<node/>")
-            uris[node] = f"test://{description}"
-        yield Place("test", uris, TEST)
+            uris[node] = [f"test://{description}"]
+        yield Place(uris, {"test": TEST})
 
 
-PLACES = {"test": in_process_test, "embed": embedded, "libvirtd-qemu": libvirtd_qemu, "libvirtd-test": libvirtd_test}
+PLACES = {
+    "test": in_process_test,
+    "embed": embedded,
+    "libvirtd-qemu": libvirtd_qemu,
+    "remote-qemu": remote_qemu,
+    "libvirtd-lxc": libvirtd_lxc,
+    "libvirtd-test": libvirtd_test,
+    "several": several,
+}

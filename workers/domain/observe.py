@@ -56,10 +56,10 @@ def is_active(domain: Observed) -> bool:
     return domain.state not in ("shutoff", "nostate", "unknown")
 
 
-def unseen(before: Observed | None, now: Sighting | None) -> list[Unseen]:
+def unseen(before: Observed | None, now: Sighting | None, *, moved: bool = False) -> list[Unseen]:
     """Return the events that lead from `before` to `now`, oldest first; [] where nothing differs.
 
-    A domain that cannot be read (`unknown`) tells nothing of its life.
+    A domain that cannot be read (`unknown`) tells nothing of its life. `moved`: another hypervisor of the node shows it now.
     """
     if now is None:
         return [] if before is None else _ended(before)
@@ -68,10 +68,10 @@ def unseen(before: Observed | None, now: Sighting | None) -> list[Unseen]:
         return [_changed(now)] if before is None or before.state != now.state else []
     if before is None:
         return _begun(now)
-    return _lived(before, now)
+    return _lived(before, now, moved=moved)
 
 
-def _lived(before: Observed, now: Sighting) -> list[Unseen]:
+def _lived(before: Observed, now: Sighting, *, moved: bool) -> list[Unseen]:
     events: list[Unseen] = []
     if now.persistent and not before.persistent:
         events.append(_lifecycle("defined", "added"))
@@ -84,7 +84,7 @@ def _lived(before: Observed, now: Sighting) -> list[Unseen]:
         events += _moved(before, now)
     if before.persistent and not now.persistent:
         events.append(_lifecycle("undefined", "removed"))
-    if not events and _facts(before) != _facts(now):
+    if not events and (moved or _facts(before) != _facts(now)):
         events.append(_changed(now))
     return events
 

@@ -13,15 +13,16 @@ def settle(verb: Verb, args: Args, sighting: Sighting | None, *, existed: bool) 
 
     `existed`: the domain was known before the command began.
     """
+    if verb.settles is not None:
+        return verb.settles(args, sighting)
     if verb.creates:
         return _settle_creation(verb, sighting, existed=existed)
+    # A reboot leaves no trace in the state, nor does what somebody's own verb did unless it names a goal.
+    otherwise: Outcome = "none" if verb.goal is not None or verb.name in ("undefine", "set-autostart") else "unknown"
     if sighting is None:
         # Gone: what removes or stops it has succeeded; a transient domain goes when it stops.
-        return "applied" if verb.name in ("undefine", "destroy", "shutdown") and existed else "none"
-    if holds(verb, args, sighting):
-        return "applied"
-    # A reboot leaves no trace in the state.
-    return "unknown" if verb.name in ("reboot", "reset") else "none"
+        return "applied" if verb.name in ("undefine", "destroy", "shutdown") and existed else otherwise
+    return "applied" if holds(verb, args, sighting) else otherwise
 
 
 def _settle_creation(verb: Verb, sighting: Sighting | None, *, existed: bool) -> Outcome:

@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
+
 from orchestrator.protocol.verb import VERBS, Args
-from workers.drivers.machine import Machine
+from workers.drivers.machine import Domain, Machine
 from workers.drivers.port import Ability, DriverError, Exists, Happening, Impossible, Listener, Lost, Rejected, Sighting, Tag
 
 
@@ -26,6 +28,11 @@ class Fault:
         self.entered = threading.Event()
         self._error = error
         self._released = threading.Event()
+
+    @property
+    def released(self) -> bool:
+        """Whether a hanging call may go on."""
+        return self._released.is_set()
 
     def release(self) -> None:
         """Let the hanging call go on."""
@@ -51,11 +58,11 @@ class Faults:
 
     def fail(self, error: DriverError, step: str | None = None, *, after: bool = False) -> Fault:
         """Make the next call of `step` (None: the next call at all) raise `error`, before or after its effect."""
-        return self._add(Fault(step, error, after=after))
+        return self.add(Fault(step, error, after=after))
 
     def hang(self, step: str | None = None, *, after: bool = False) -> Fault:
         """Make the next call of `step` (None: the next call at all) block until released, before or after its effect."""
-        return self._add(Fault(step, None, after=after))
+        return self.add(Fault(step, None, after=after))
 
     def take(self, step: str) -> Fault | None:
         """Return the fault that this call meets, if any; it is used up."""
@@ -66,7 +73,8 @@ class Faults:
                     return fault
         return None
 
-    def _add(self, fault: Fault) -> Fault:
+    def add(self, fault: Fault) -> Fault:
+        """Let `fault` wait for its call."""
         with self._lock:
             self._waiting.append(fault)
         return fault
@@ -81,9 +89,15 @@ class MemoryDriver:
         *,
         types: Iterable[str] = ("test",),
         lacks: Iterable[str] = (),
+        tells: bool = True,
+        keeps: bool = True,
         cpus: int = 8,
         memory_kib: int = 16 * 1024 * 1024,
     ) -> None:
+        """types: of the domains that it runs. lacks: verbs that it has not. tells: whether it sends events at all.
+
+        keeps: whether domains bear metadata.
+        """
         kinds, lacking = list(types), frozenset(lacks)
         self._uri = uri
         self._lock = threading.RLock()
@@ -95,10 +109,12 @@ class MemoryDriver:
             types=kinds,
             version="1.0.0",
             verbs=[name for name in VERBS if name in _VERBS and name not in lacking],
-            events=["lifecycle"],
+            events=["lifecycle"] if tells else [],
             arch="x86_64",
             cpus=cpus,
             memory_kib=memory_kib,
+            metadata=keeps,
+            lacks=dict.fromkeys(sorted(lacking), "the memory driver was told to lack it"),
         )
 
     @property
@@ -136,7 +152,7 @@ class MemoryDriver:
     def scan(self) -> list[Sighting]:
         """Return all domains; one that is not readable has state `unknown`. Raises `Lost`."""
         with self._call("scan"):
-            return [domain.sighting(uuid) for uuid, domain in self.machine.domains.items()]
+            return [self._seen(uuid, domain) for uuid, domain in self.machine.domains.items()]
 
     def look(self, uuid: str) -> Sighting | None:
         """Return one domain. Raises `Lost`, `Rejected` if it is not readable."""
@@ -144,7 +160,7 @@ class MemoryDriver:
             domain = self.machine.domains.get(uuid)
             if domain is not None and not domain.readable:
                 raise Rejected(f"domain {uuid} cannot be read", code=1, domain=10)
-            return None if domain is None else domain.sighting(uuid)
+            return None if domain is None else self._seen(uuid, domain)
 
     def run(self, verb: str, uuid: str, args: Args, tag: Tag) -> None:
         """Carry out a verb, its events told before it returns. Raises as the port says."""
@@ -159,6 +175,8 @@ class MemoryDriver:
 
     def mark(self, uuid: str, incarnation: str) -> None:
         """Write the incarnation. Raises `Missing`, `Rejected` if the domain does not run, `Lost`."""
+        if not self.ability.metadata:
+            raise Impossible("this hypervisor keeps no metadata", code=3, domain=20)
         with self._call("mark"):
             self.machine.running(uuid).incarnation = incarnation
 
@@ -201,8 +219,12 @@ class MemoryDriver:
         if fault is not None and fault.after:
             fault.strike()
 
+    def _seen(self, uuid: str, domain: Domain) -> Sighting:
+        seen = domain.sighting(uuid)
+        return seen if self.ability.metadata else msgspec.structs.replace(seen, tag=None)
+
     def _emit(self, happening: Happening) -> None:
-        if self._listener is not None:
+        if self._listener is not None and self.ability.events:
             self._listener.happened(happening)
 
 

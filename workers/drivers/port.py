@@ -88,7 +88,11 @@ class Happening(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ability(msgspec.Struct, frozen=True, kw_only=True):
-    """What a hypervisor is and can really do."""
+    """What a hypervisor is and can really do. events: those that it tells; without `lifecycle` it is polled.
+
+    lacks: by verb that is not among `verbs`, what is missing for it, in words, where that is known.
+    metadata: whether domains can bear what `Tag` and `mark` say; where not, the worker's journal keeps the tags.
+    """
 
     types: list[str]
     version: str
@@ -97,6 +101,8 @@ class Ability(msgspec.Struct, frozen=True, kw_only=True):
     arch: str
     cpus: int
     memory_kib: int
+    lacks: dict[str, str] = {}
+    metadata: bool = True
 
 
 class Listener(Protocol):

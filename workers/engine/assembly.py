@@ -14,12 +14,16 @@ from orchestrator.bus.port import Bus, Message
 from orchestrator.protocol import token
 from orchestrator.protocol.subject import Subjects, domain_key
 from orchestrator.store.kv import KeyValue
+from workers.domain.scope import Scope
 from workers.drivers.port import Driver
+from workers.engine.cancels import Cancels
 from workers.engine.execution import Surroundings
+from workers.engine.health import Health
+from workers.engine.hooks import Hooks
 from workers.engine.hypervisor import Hypervisor
 from workers.engine.intake import Intake
 from workers.engine.inventory import Inventory
-from workers.engine.lane import Lane
+from workers.engine.lane import Lanes
 from workers.engine.lease import LeaseKeeper
 from workers.engine.ledger import Ledger
 from workers.engine.order import read_order
@@ -30,6 +34,8 @@ from workers.engine.publisher import Publisher
 from workers.engine.questions import Questions
 from workers.engine.record import NodeRecord
 from workers.engine.runner import Runner
+from workers.engine.share import shares
+from workers.engine.survey import Survey
 from workers.journal.port import Entry, Journal, Recovery
 
 OPEN_S = 90.0
@@ -37,16 +43,15 @@ OPEN_S = 90.0
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker is told about itself. short, long, reads: the lanes for calls into hypervisors."""
+    """What a worker is told about itself. scope: the domains that it serves. lanes: for calls into hypervisors."""
 
     node: str
     subjects: Subjects
-    default_project: str
+    scope: Scope
     labels: Mapping[str, str]
     version: str
-    short: Lane
-    long: Lane
-    reads: Lane
+    lanes: Lanes
+    hooks: Hooks
     clock: Callable[[], float] = time.time
     randomness: Callable[[int], bytes] = os.urandom
 
@@ -66,24 +71,32 @@ class Assembly:
         node, subjects, clock = settings.node, settings.subjects, settings.clock
         self._progress = Progress(recovery.cursor, recovery.above, {entry.sequence for entry in recovery.unfinished})
         self._outbox = Outbox(journal, subjects, node, epoch, left=self._left(), clock=clock)
-        self._inventory = Inventory(node, settings.default_project, self._outbox, dict(recovery.domains), clock=clock)
+        self._inventory = Inventory(node, settings.scope, self._outbox, dict(recovery.domains), clock=clock)
         self._runner = Runner(self._inventory, self._outbox)
-        self._hypervisors = [Hypervisor(driver, settings.reads, self._incarnation, self._runner.happened) for driver in drivers]
+        self._hypervisors = [
+            Hypervisor(driver, lanes, self._incarnation, self._runner.happened, scope=settings.scope)
+            for driver, lanes in zip(drivers, shares(settings.lanes, len(drivers)), strict=True)
+        ]
+        self._inventory.settle_in(self._hypervisors)
+        self._survey = Survey(self._inventory, self._outbox)
+        self._health = Health(node, self._hypervisors, self._outbox)
         ended = [(domain_key(node, entry.project, entry.uuid), entry) for entry in recovery.recent]
         answers = [(key, self._res(entry), entry.result, entry.deadline) for key, entry in ended]
         self._projection = Projection(bus, self._store("domains"), node, self._inventory.known, answers, clock=self._broker_time)
         self._publisher = Publisher(bus, journal, self._outbox, subjects, node, self._stored)
         self._begun = _begun(recovery)
-        ledger = self._ledger()
+        self._ledger = ledger = self._make_ledger()
         self._runner.around = self._surroundings(ledger)
-        self._intake = Intake(bus, journal, subjects, node, self._progress, ledger.enter)
+        self._intake = Intake(bus, journal, subjects, node, self._progress, ledger.enter, ledger.reached)
         self._record = NodeRecord(
             self._store("nodes"),
             node,
             epoch,
             self._hypervisors,
             self._inventory,
+            self._health,
             labels=settings.labels,
+            scope=settings.scope,
             version=settings.version,
             clock=clock,
         )
@@ -97,15 +110,18 @@ class Assembly:
         last = self._recovery.last
         previous = {"epoch": last.epoch, "sequence": f"{last.sequence:016d}"} if last is not None else None
         await self._outbox.tell([Draft(name="node.online", data={"node": self._settings.node, "previous": previous})])
+        tasks.start_soon(self._settings.hooks.run)
         tasks.start_soon(self._publisher.run)
+        await self._inventory.disown()
         tasks.start_soon(self._projection.run)
         await tasks.start(self._runner.run)
         for hypervisor in self._hypervisors:
-            tasks.start_soon(hypervisor.run, self._opened)
+            tasks.start_soon(hypervisor.run, self._opened, self._polled, self._health.changed)
         with anyio.move_on_after(OPEN_S):
             for hypervisor in self._hypervisors:
                 await hypervisor.tried()
-        self._take_up()
+        await self._inventory.forsake()
+        await self._take_up()
         await tasks.start(self._intake.run)
         self._intake_runs = True
         await tasks.start(self._serve)
@@ -118,17 +134,21 @@ class Assembly:
         await self._outbox.emptied()
         await self._lease.leave()
 
-    def _take_up(self) -> None:
+    async def _take_up(self) -> None:
         """Go on with what the journal holds: what had begun is settled, what had not is queued."""
         for entry in self._recovery.unfinished:
             if entry.phase == "ended":
                 continue
             message = Message(entry.subject, entry.body, entry.headers, sequence=entry.sequence)
             order = read_order(message, self._settings.subjects)
-            self._runner.submit(msgspec.structs.replace(order, entry=entry))
+            self._ledger.take_up(msgspec.structs.replace(order, entry=entry))
+        await self._ledger.reached()
 
     async def _opened(self, hypervisor: Hypervisor, reason: str) -> None:
-        await self._inventory.resync(hypervisor, reason, inspect=self._runner.inspect)
+        await self._survey.resync(hypervisor, reason, inspect=self._runner.inspect)
+
+    async def _polled(self, hypervisor: Hypervisor) -> None:
+        await self._survey.poll(hypervisor, inspect=self._runner.inspect)
 
     async def _serve(self, *, task_status: TaskStatus[None]) -> None:
         settings = self._settings
@@ -157,6 +177,7 @@ class Assembly:
             if waiting.effect.finishes:
                 self._progress.finish(waiting.effect.finishes)
         self._projection.stored(events)
+        self._settings.hooks.stored(events)
 
     def _left(self) -> list[Waiting]:
         """Return what the outbox held, each terminal event with its result as effect."""
@@ -170,7 +191,7 @@ class Assembly:
             left.append(Waiting(event, effect))
         return left
 
-    def _ledger(self) -> Ledger:
+    def _make_ledger(self) -> Ledger:
         return Ledger(
             self._journal,
             self._outbox,
@@ -180,6 +201,7 @@ class Assembly:
             begun=self._begun,
             fences=dict(self._recovery.fences),
             submit=self._runner.submit,
+            cancels=Cancels(self._journal, self._progress, self._runner.withdraw, self._broker_time),
             answer=self._projection.answer,
             clock=self._broker_time,
         )
@@ -192,8 +214,7 @@ class Assembly:
             inventory=self._inventory,
             ledger=ledger,
             hypervisors=self._hypervisors,
-            short=self._settings.short,
-            long=self._settings.long,
+            hooks=self._settings.hooks,
             before=self._recovery.domains,
             undefined=_undefined(self._recovery),
             begun=self._begun,

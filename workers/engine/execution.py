@@ -7,35 +7,36 @@ on from there: what had begun is settled by looking, never run again.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping
 
 import anyio
 import msgspec
-import structlog
 
+from orchestrator.log import get_logger
 from orchestrator.protocol.command import Command, DomainRef, Result
 from orchestrator.protocol.domain import Observed
 from orchestrator.protocol.error import DeadlineExceeded, HypervisorRefused, Internal, NodeUnavailable, Outcome, Unsupported, WireError
-from orchestrator.protocol.verb import XmlArgs
 from workers.domain.admission import holds
 from workers.domain.observe import remembered
 from workers.domain.settle import settle
 from workers.drivers.port import Sighting
-from workers.engine.hypervisor import Hypervisor
-from workers.engine.inventory import GRACE_S, NOTHING, Fold, Inventory
-from workers.engine.lane import Lane, done_within
+from workers.engine.hooks import Hooks
+from workers.engine.hypervisor import POLL_S, Hypervisor
+from workers.engine.inventory import NOTHING, Fold, Inventory
+from workers.engine.lane import done_within
 from workers.engine.ledger import Ledger, failed
+from workers.engine.lodging import Lodging
 from workers.engine.order import Order
 from workers.engine.outbox import Draft, Outbox
 from workers.engine.perform import Errand, Performed, perform
 from workers.engine.queue import DomainQueue
-from workers.journal.port import Begun, Journal
+from workers.engine.survey import GRACE_S
+from workers.journal.port import Begun, Entry, Journal
 
 PATIENCE_S = 1.0
 """Seconds for which events wait for the call that may have caused them, and a call that returned for its event."""
 
-log = structlog.get_logger()
+log = get_logger()
 
 
 class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,8 +52,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     inventory: Inventory
     ledger: Ledger
     hypervisors: list[Hypervisor]
-    short: Lane
-    long: Lane
+    hooks: Hooks
     before: Mapping[str, Observed]
     undefined: set[str]
     begun: dict[str, int]
@@ -69,12 +69,15 @@ class Execution:
         self._command = command
         known = around.inventory.known.get(queue.uuid)
         self._name = known.name if known is not None and known.project == order.entry.project else None
-        self._started = time.monotonic()
+        self._started = asyncio.get_running_loop().time()
+        self._lodging = Lodging(around.inventory, around.hypervisors, queue, order.entry, command, clock=around.clock)
 
     async def run(self) -> None:
         """Run it to its terminal event; what goes wrong ends this command and no other. Raises `JournalFull`."""
         try:
-            hypervisor = await self._home()
+            hypervisor = await self._lodging.find()
+            if hypervisor is None:
+                return
             if self._entry.phase == "begun":
                 await self._settle_doubt(hypervisor)
             else:
@@ -82,27 +85,9 @@ class Execution:
         except WireError as error:
             await self._end(Performed(False, None, error), NOTHING)
 
-    async def _home(self) -> Hypervisor:
-        """Return the hypervisor for the command, open and scanned; raise `DeadlineExceeded` if it is not in time."""
-        hypervisor = self._around.inventory.homes.get(self._queue.uuid) or self._choose()
-        if self._entry.phase == "begun":
-            await hypervisor.ready()
-            return hypervisor
-        if not hypervisor.connected:
-            with anyio.move_on_after(max(0.0, self._left())):
-                await hypervisor.ready()
-        if not hypervisor.connected or self._left() <= 0:
-            raise DeadlineExceeded("not begun before its deadline")
-        return hypervisor
-
-    def _choose(self) -> Hypervisor:
-        wanted = self._command.args.hypervisor if isinstance(self._command.args, XmlArgs) else None
-        for hypervisor in self._around.hypervisors:
-            types = hypervisor.ability.types if hypervisor.ability is not None else []
-            if wanted is None or wanted == hypervisor.uri or wanted in types:
-                return hypervisor
-        have = ", ".join(hypervisor.uri for hypervisor in self._around.hypervisors)
-        raise Unsupported(f"args.hypervisor: node {self._around.node} has no {wanted!r}; it has {have}")
+    def withdraw(self, entry: Entry) -> bool:
+        """Take the command back if it is that of `entry` and still waits for its hypervisor: `run` returns, and somebody else ends it."""
+        return (entry.project, entry.id) == (self._entry.project, self._entry.id) and self._lodging.leave()
 
     def _left(self) -> float:
         return self._entry.deadline - self._around.clock()
@@ -111,11 +96,12 @@ class Execution:
         around, entry, uuid = self._around, self._entry, self._queue.uuid
         verb = self._command.verb
         if hypervisor.ability is None or verb.name not in hypervisor.ability.verbs:
-            raise Unsupported(f"{hypervisor.uri} cannot {verb.name}")
+            raise Unsupported(f"{hypervisor.uri} cannot {verb.name}{hypervisor.lack(verb.name)}")
+        await around.hooks.begins(entry)
         around.begun[uuid] = max(around.begun.get(uuid, 0), entry.sequence)
         await around.journal.commit(Begun(entry.project, entry.id))
         errand = self._errand()
-        call = (around.long if verb.long else around.short).submit(lambda: perform(hypervisor, errand))
+        call = (hypervisor.lanes.long if verb.long else hypervisor.lanes.short).submit(lambda: perform(hypervisor, errand))
         if not await self._returned(call, entry.deadline):
             await self._overrun()
             await self._returned(call, None)
@@ -123,7 +109,7 @@ class Execution:
             return
         performed = _performed(call)
         if performed.error is None and performed.changed and verb.event:
-            await self._event(verb.event)
+            await self._event(hypervisor, verb.event)
             if verb.asks_guest:
                 performed = msgspec.structs.replace(performed, after=await self._queue.look(hypervisor, []))
                 if performed.after is not None and performed.after.active:
@@ -145,6 +131,7 @@ class Execution:
             project=self._entry.project,
             uuid=uuid,
             project_of=around.inventory.project_of,
+            scope=around.inventory.scope,
             undefined_here=uuid in around.undefined,
             known=remembered(known) if usable else None,
         )
@@ -160,10 +147,16 @@ class Execution:
                 await self._queue.tell(self._entry)
         return True
 
-    async def _event(self, detail: str) -> None:
-        """Wait for the event that the verb causes: briefly for one that must come, to the deadline for a guest that may obey."""
+    async def _event(self, hypervisor: Hypervisor, detail: str) -> None:
+        """Wait for the event that the verb causes: briefly for one that must come, to the deadline for a guest that may obey.
+
+        A hypervisor that tells none is looked at instead, again and again where the guest must obey.
+        """
         asks = self._command.verb.asks_guest
-        if self._queue.has(detail):
+        if self._queue.has(detail) or not (hypervisor.tells or asks):
+            return
+        if not hypervisor.tells:
+            await self._stopped(hypervisor)
             return
         with anyio.move_on_after(max(0.0, self._left()) if asks else PATIENCE_S):
             while not self._queue.has(detail):
@@ -172,15 +165,24 @@ class Execution:
                 else:
                     await self._queue.arrival()
 
+    async def _stopped(self, hypervisor: Hypervisor) -> None:
+        """Look until the guest has obeyed, or the deadline is there."""
+        with anyio.move_on_after(max(0.0, self._left())):
+            while True:
+                now = await self._queue.look(hypervisor, [])
+                if now is None or not now.active:
+                    return
+                await anyio.sleep(POLL_S)
+
     def _folded(self, hypervisor: Hypervisor, performed: Performed) -> Fold:
         """Return what there is to tell before the terminal event."""
         if performed.error is not None and performed.after is None and not self._queue.has("undefined"):
             return NOTHING
-        return self._around.inventory.fold(hypervisor, self._queue.uuid, self._queue.take(), performed.after, self._entry)
+        return self._around.inventory.fold(hypervisor, self._queue.uuid, self._queue.take(hypervisor), performed.after, self._entry)
 
     async def _end(self, performed: Performed, fold: Fold) -> None:
         entry, after = self._entry, performed.after
-        duration_ms = round((time.monotonic() - self._started) * 1000, 3)
+        duration_ms = round((asyncio.get_running_loop().time() - self._started) * 1000, 3)
         domain = DomainRef(uuid=entry.uuid, name=self._name)
         if after is not None:
             domain = DomainRef(uuid=entry.uuid, name=after.name, state=after.state)
@@ -217,7 +219,7 @@ class Execution:
 
     async def _settled(self, hypervisor: Hypervisor, performed: Performed) -> None:
         """Look, and tell what became of a command that overran."""
-        entry, seen = self._entry, self._queue.take()
+        entry, seen = self._entry, self._queue.take(hypervisor)
         now = await self._queue.look(hypervisor, seen)
         outcome = self._outcome(now)
         if outcome == "unknown":
@@ -236,7 +238,7 @@ class Execution:
 
     async def _settle_doubt(self, hypervisor: Hypervisor) -> None:
         """End a command that had begun when the worker died: by looking, never by running it again."""
-        seen = self._queue.take()
+        seen = self._queue.take(hypervisor)
         now = await self._queue.look(hypervisor, seen)
         outcome = self._outcome(now)
         fold = self._around.inventory.fold(hypervisor, self._queue.uuid, seen, now, self._entry)
@@ -254,7 +256,12 @@ class Execution:
     def _outcome(self, now: Sighting | None) -> Outcome:
         if now is not None and now.state == "unknown":
             return "unknown"
-        return settle(self._command.verb, self._command.args, now, existed=self._queue.uuid in self._around.before)
+        try:
+            return settle(self._command.verb, self._command.args, now, existed=self._queue.uuid in self._around.before)
+        except Exception:
+            # The root of a settle rule that is not ours.
+            log.exception("verb.settles_failed", verb=self._entry.verb)
+            return "unknown"
 
 
 def _performed(call: asyncio.Future[Performed]) -> Performed:

@@ -1,7 +1,7 @@
 """One hypervisor under supervision: opened, listened to, scanned, and opened again when it was lost.
 
 Callbacks arrive on the driver's thread and cross to the loop in one hop. From each opening until the scan that follows
-it they are held back, so that the scan can tell what they explain (see inventory).
+it they are held back, so that the scan can tell what they explain (see inventory). One that tells no events is polled.
 """
 
 from __future__ import annotations
@@ -10,36 +10,49 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import anyio
-import msgspec
-import structlog
 
+from orchestrator.log import get_logger
 from orchestrator.protocol.node import Hypervisor as HypervisorRecord
-from workers.drivers.port import Ability, Driver, DriverError, Happening, Impossible, Missing, Rejected, Sighting
-from workers.engine.lane import Lane
+from workers.domain.scope import EVERYTHING, Scope
+from workers.drivers.port import Ability, Driver, DriverError, Happening
+from workers.engine.lane import Lane, Lanes
+from workers.engine.observer import Observer
 
 BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+POLL_S = 2.0
+"""Seconds between two scans of a hypervisor that tells no events."""
 
-log = structlog.get_logger()
+Ails = Callable[["Hypervisor"], Awaitable[None]]
+"""Told when a hypervisor stops working, and when it works again; its `ailment` says which."""
+
+log = get_logger()
 
 
-class Hypervisor:
+class Hypervisor(Observer):
     """A driver, kept open."""
 
     def __init__(
-        self, driver: Driver, reads: Lane, incarnation: Callable[[], str], deliver: Callable[[Hypervisor, Happening], None]
+        self,
+        driver: Driver,
+        lanes: Lanes,
+        incarnation: Callable[[], str],
+        deliver: Callable[[Hypervisor, Happening], None],
+        *,
+        scope: Scope = EVERYTHING,
     ) -> None:
-        """`incarnation` makes a new ULID; `deliver` takes each live event on the loop."""
-        self.driver = driver
-        self.reads = reads
-        self.ability: Ability | None = None
+        """`incarnation` makes a new ULID; `deliver` takes each live event on the loop. What is not in `scope` is left as it is."""
+        super().__init__(driver, incarnation, scope)
+        self.lanes = lanes
         self.held: list[Happening] = []
-        self._incarnation = incarnation
+        self.ailment = ""
         self._deliver = deliver
         self._live = False
+        self._over = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lost = anyio.Event()
         self._ready = anyio.Event()
         self._tried = anyio.Event()
+        self._ails: Ails | None = None
 
     @property
     def uri(self) -> str:
@@ -47,9 +60,24 @@ class Hypervisor:
         return self.driver.uri
 
     @property
+    def reads(self) -> Lane:
+        """Where looks run."""
+        return self.lanes.reads
+
+    @property
     def connected(self) -> bool:
         """Whether it is open and scanned."""
         return self._ready.is_set()
+
+    @property
+    def works(self) -> bool:
+        """Whether it is connected and answers."""
+        return self.connected and not self.ailment
+
+    @property
+    def tells(self) -> bool:
+        """Whether it tells the life of its domains by itself."""
+        return self.ability is not None and "lifecycle" in self.ability.events
 
     async def ready(self) -> None:
         """Wait until it is open and scanned."""
@@ -58,6 +86,11 @@ class Hypervisor:
     async def tried(self) -> None:
         """Wait until it is open and scanned, or could not be opened for the first time."""
         await self._tried.wait()
+
+    def lack(self, verb: str) -> str:
+        """Return what the hypervisor lacks for a verb, in words to be added to a sentence; '' where that is not known."""
+        lacks = self.ability.lacks.get(verb) if self.ability is not None else None
+        return f": {lacks}" if lacks else ""
 
     def record(self) -> HypervisorRecord:
         """Return what the node record says of it."""
@@ -68,12 +101,28 @@ class Hypervisor:
             version=ability.version,
             verbs=ability.verbs,
             events=ability.events,
-            connected=self.connected,
+            connected=self.works,
         )
 
-    async def run(self, opened: Callable[[Hypervisor, str], Awaitable[None]]) -> None:
-        """Keep it open for ever; `opened` scans it (given why it had to be opened), after which its events flow."""
-        self._loop = asyncio.get_running_loop()
+    async def run(
+        self,
+        opened: Callable[[Hypervisor, str], Awaitable[None]],
+        polled: Callable[[Hypervisor], Awaitable[None]],
+        ails: Ails,
+    ) -> None:
+        """Keep it open for ever; `ails` is told when its health changes.
+
+        `opened` scans it (given why it had to be opened), after which its events flow; `polled` scans it now and then if it tells none.
+        """
+        self._loop, self._ails = asyncio.get_running_loop(), ails
+        try:
+            await self._keep_open(opened, polled)
+        finally:
+            self._over = True
+
+    async def _keep_open(
+        self, opened: Callable[[Hypervisor, str], Awaitable[None]], polled: Callable[[Hypervisor], Awaitable[None]]
+    ) -> None:
         reason, attempt = "start", 0
         while True:
             self._live, self._lost = False, anyio.Event()
@@ -83,32 +132,43 @@ class Hypervisor:
             except DriverError as error:
                 log.warning("hypervisor not reachable", uri=self.uri, reason=str(error))
                 self._tried.set()
+                await self.fails(str(error))
                 await anyio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
                 attempt += 1
                 continue
             attempt = 0
             self._release()
-            await self._lost.wait()
+            await self.recovers()
+            await self._until_lost(polled)
             self._ready = anyio.Event()
             reason = "hypervisor connection lost"
             log.warning(reason, uri=self.uri)
+            await self.fails(reason)
 
-    def sight(self, uuid: str) -> Sighting | None:
-        """Look at a domain, and mark a new running instance. Blocks; raises `DriverError`."""
-        return self.marked(self.driver.look(uuid))
+    async def fails(self, reason: str) -> None:
+        """Note that it does not work, and tell it once."""
+        first, self.ailment = not self.ailment, reason
+        if first and self._ails is not None:
+            await self._ails(self)
 
-    def marked(self, sighting: Sighting | None) -> Sighting | None:
-        """Give a running instance that bears no incarnation a new one, if it can be. Blocks; raises `Lost`."""
-        if sighting is None or not sighting.active or sighting.incarnation is not None:
-            return sighting
-        incarnation = self._incarnation()
-        try:
-            self.driver.mark(sighting.uuid, incarnation)
-        except (Missing, Impossible, Rejected) as error:
-            # It stopped meanwhile, hangs, or its hypervisor keeps no metadata: seen all the same, the next look tries again.
-            log.info("running domain not marked", uuid=sighting.uuid, reason=str(error))
-            return sighting
-        return msgspec.structs.replace(sighting, incarnation=incarnation)
+    async def recovers(self) -> None:
+        """Note that it works again, and tell it if it did not."""
+        failed, self.ailment = bool(self.ailment), ""
+        if failed and self._ails is not None:
+            await self._ails(self)
+
+    async def _until_lost(self, polled: Callable[[Hypervisor], Awaitable[None]]) -> None:
+        if self.tells:
+            await self._lost.wait()
+        while not self._lost.is_set():
+            with anyio.move_on_after(POLL_S):
+                await self._lost.wait()
+                return
+            try:
+                await polled(self)
+            except DriverError as error:
+                # What is lost says so; what was refused is tried again.
+                log.info("hypervisor not polled", uri=self.uri, reason=str(error))
 
     def happened(self, happening: Happening) -> None:
         """Take an event from the driver's thread."""
@@ -124,9 +184,9 @@ class Hypervisor:
             self._loop.call_soon_threadsafe(call, argument)
 
     def _arrive(self, happening: Happening) -> None:
-        if self._live:
+        if self._live and not self._over:
             self._deliver(self, happening)
-        else:
+        elif not self._over:  # else a driver that hangs in `close` still tells: nobody is there to listen
             self.held.append(happening)
 
     def _gone(self, reason: str) -> None:

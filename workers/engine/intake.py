@@ -11,10 +11,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
-import structlog
 from anyio.abc import TaskStatus
 
 from orchestrator.bus.port import Bus, BusError, Message, Reader, Start
+from orchestrator.log import get_logger
 from orchestrator.protocol.subject import Subjects
 from workers.engine.progress import Progress
 from workers.journal.port import Advanced, Journal, Reset
@@ -31,22 +31,28 @@ COUNTS = 12
 
 RETRY_S = 0.2
 
-log = structlog.get_logger()
+log = get_logger()
 
-Enter = Callable[[Sequence[Message]], Awaitable[None]]
-"""Enters messages into the ledger and hands them on; known ones are ignored."""
+Enter = Callable[[Sequence[Message]], Awaitable[bool]]
+"""Enters messages into the ledger and hands them on; known ones are ignored. True: read the log now, one of them waits for it."""
+
+Reached = Callable[[], Awaitable[None]]
+"""Takes that the log was read up to the cursor."""
 
 
 class Intake:
     """Takes in what one node is told to run."""
 
-    def __init__(self, bus: Bus, journal: Journal, subjects: Subjects, node: str, progress: Progress, enter: Enter) -> None:
+    def __init__(
+        self, bus: Bus, journal: Journal, subjects: Subjects, node: str, progress: Progress, enter: Enter, reached: Reached
+    ) -> None:
         self._bus = bus
         self._journal = journal
         self._subjects = subjects
         self._node = node
         self._progress = progress
         self._enter = enter
+        self._reached = reached
         self._pushes: deque[Message] = deque()
         self._wake = anyio.Event()
         self._missed = True
@@ -91,7 +97,8 @@ class Intake:
             self._wake.set()
 
     async def _take(self) -> None:
-        await self._enter([self._pushes.popleft() for _ in range(min(PORTION, len(self._pushes)))])
+        if await self._enter([self._pushes.popleft() for _ in range(min(PORTION, len(self._pushes)))]):
+            self._missed = True
 
     async def _caught_up(self, session: int) -> int:
         """Read the log to its end in the present session, again and again until that succeeds; return the session."""
@@ -131,6 +138,7 @@ class Intake:
         elif reached > self._progress.cursor:
             self._progress.advance(reached)
             await self._journal.commit(Advanced(reached))
+        await self._reached()
 
     async def _audit(self) -> None:
         done = self._audits.popleft()

@@ -1,28 +1,23 @@
-"""What the node's domains are: folded from events and looks, repaired by full scans.
-
-`known` is the observed state as of the last event told. Between an opening of a hypervisor and the end of the scan that
-follows, continuity is broken: `stream.gap`, each difference as a synthetic event, `stream.resync` (PROTOCOL §5).
-"""
+"""What the node's domains are: folded from events and looks. `known` is the observed state as of the last event told."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import anyio
 import msgspec
 
 from orchestrator.protocol.command import HEADER_TRACEPARENT, HEADER_TRACESTATE
 from orchestrator.protocol.domain import Observed
 from orchestrator.protocol.moment import timestamp
-from workers.domain.observe import Unseen, incarnations, is_active, observed, project_of, rewound, unseen
-from workers.drivers.port import Happening, Sighting
+from orchestrator.protocol.verb import find
+from workers.domain.observe import Unseen, incarnations, is_active, observed, project_of, unseen
+from workers.domain.scope import Scope
+from workers.drivers.port import Happening, Sighting, Tag
+from workers.engine.doubles import Doubles
 from workers.engine.hypervisor import Hypervisor
 from workers.engine.outbox import Draft, Effect, Outbox
-from workers.journal.port import Entry, Position
-
-GRACE_S = 0.05
-"""Seconds that a callback may lag behind the state that a scan sees."""
+from workers.journal.port import Entry
 
 
 class Fold(msgspec.Struct, frozen=True):
@@ -40,16 +35,19 @@ class Inventory:
     """One node's domains."""
 
     def __init__(
-        self, node: str, default_project: str, outbox: Outbox, known: dict[str, Observed], *, clock: Callable[[], float]
+        self, node: str, scope: Scope, outbox: Outbox, known: dict[str, Observed], *, clock: Callable[[], float]
     ) -> None:
-        """`known` is what the journal remembers, by UUID."""
+        """`known` is what the journal remembers, by UUID; of what is not in `scope` nothing is told."""
         self.known = known
         self.homes: dict[str, Hypervisor] = {}
-        self.default_project = default_project
+        self.doubles = Doubles(node, outbox)
+        self.scope = scope
+        self.default_project = scope.default_project
         self._node = node
         self._outbox = outbox
         self._clock = clock
-        self._scans: list[set[str]] = []
+        self.scans: list[set[str]] = []
+        """For each scan under way, the domains that moved meanwhile."""
 
     def fold(
         self, hypervisor: Hypervisor, uuid: str, seen: Sequence[Happening], now: Sighting | None, cause: Entry | None = None
@@ -59,7 +57,11 @@ class Inventory:
         Call it with no await between it and `Outbox.tell`. `cause` is the command that ran meanwhile.
         """
         before = self.known.get(uuid)
-        events = [Unseen(f"{happening.event}.{happening.detail}", happening.data) for happening in seen] or unseen(before, now)
+        now = self._tagged(hypervisor, now, cause)
+        if not self.serves(before, now, cause):
+            return NOTHING if before is None else self._disowned(before)
+        moved = before is not None and before.hypervisor != hypervisor.uri
+        events = [Unseen(f"{happening.event}.{happening.detail}", happening.data) for happening in seen] or unseen(before, now, moved=moved)
         if not events:
             return NOTHING
         after = self._observe(hypervisor, now, self._outbox.next_sequence + len(events) - 1) if now is not None else None
@@ -84,8 +86,48 @@ class Inventory:
         self._remember(hypervisor, uuid, after)
         return Fold(drafts, {uuid: after}, {len(drafts) - 1: Effect(state=(project, uuid, after))})
 
+    def _tagged(self, hypervisor: Hypervisor, now: Sighting | None, cause: Entry | None) -> Sighting | None:
+        """Return a new domain with what its maker said, where its hypervisor cannot keep that: from now on the journal does."""
+        if now is None or now.tag is not None or hypervisor.keeps or cause is None or not find(cause.verb).creates:
+            return now
+        return msgspec.structs.replace(now, tag=self.scope.tag(cause.project))
+
+    def _tag(self, uuid: str) -> Tag | None:
+        known = self.known.get(uuid)
+        return Tag(project=known.project, labels=known.labels, generation=known.generation) if known is not None else None
+
+    def serves(self, before: Observed | None, now: Sighting | None, cause: Entry | None) -> bool:
+        """Tell whether a domain is this worker's to speak of. Gone or unreadable, it is as it was; and what a command made, is."""
+        if now is None or now.state == "unknown":
+            return before is not None or cause is not None or not self.scope.limited
+        return self.scope.serves(now)
+
+    def _disowned(self, before: Observed) -> Fold:
+        """Return that a domain is there and no longer served: its state key goes, and nothing is said of its life."""
+        _, draft = self._restated(before, role="former")
+        self.known.pop(before.uuid, None)
+        for moved in self.scans:
+            moved.add(before.uuid)
+        return Fold([draft], {before.uuid: None}, {0: Effect(state=(before.project, before.uuid, None))})
+
+    def _restated(self, before: Observed, **changes: Any) -> tuple[Observed, Draft]:
+        """Return a domain as it is known from now on, though nobody looked, and the event that says so."""
+        place = {"epoch": self._outbox.epoch, "sequence": f"{self._outbox.next_sequence:016d}", "updated": timestamp(self._clock())}
+        after = msgspec.structs.replace(before, **place, **changes)
+        draft = Draft(
+            name="state.changed", project=after.project, domain=after.uuid, data=msgspec.to_builtins(after), domainname=after.name,
+            incarnation=before.incarnation, synthetic=True,
+        )
+        return after, draft
+
+    async def disown(self) -> None:
+        """Tell the domains that the journal remembers and this worker serves no more. Raises `JournalFull`."""
+        for before in [domain for domain in self.known.values() if not self.scope.holds(domain.project, domain.labels)]:
+            fold = self._disowned(before)
+            await self._outbox.tell(fold.drafts, domains=fold.domains, effects=fold.effects)
+
     def _remember(self, hypervisor: Hypervisor, uuid: str, after: Observed | None) -> None:
-        for moved in self._scans:
+        for moved in self.scans:
             moved.add(uuid)
         if after is None:
             self.known.pop(uuid, None)
@@ -109,56 +151,22 @@ class Inventory:
         """Return the project that a sighted domain belongs to."""
         return project_of(sighting, self.default_project)
 
-    async def resync(self, hypervisor: Hypervisor, reason: str, *, inspect: Callable[[str], None]) -> None:
-        """Scan a hypervisor just opened, and tell what went unseen, inside a bracket.
+    def settle_in(self, hypervisors: Iterable[Hypervisor]) -> None:
+        """Give each domain that the journal remembers its hypervisor, so that it is at home there before the first scan."""
+        served = {hypervisor.uri: hypervisor for hypervisor in hypervisors}
+        for hypervisor in served.values():
+            hypervisor.recall(self._tag)
+        self.homes = {uuid: served[domain.hypervisor] for uuid, domain in self.known.items() if domain.hypervisor in served}
 
-        `inspect` has a domain that moved while the scan ran looked at again, in its turn. Raises
-        `DriverError` (nothing told but the gap), `JournalFull`.
-        """
-        data: dict[str, Any] = {"reason": reason, "hypervisor": hypervisor.uri}
-        await self._outbox.tell([Draft(name="stream.gap", data=data | {"from": _place(self._outbox.last)})])
-        moved: set[str] = set()
-        self._scans.append(moved)
-        try:
-            sightings = {sighting.uuid: sighting for sighting in await hypervisor.reads.submit(lambda: _scan(hypervisor))}
-            await anyio.sleep(GRACE_S)
-            held = await self._look_again(hypervisor, sightings)
-        finally:
-            self._scans.remove(moved)
-        mine = {uuid for uuid, domain in self.known.items() if domain.hypervisor == hypervisor.uri}
-        for uuid in sorted(mine | sightings.keys()):
-            if uuid in moved:
-                inspect(uuid)
+    async def forsake(self) -> None:
+        """Tell the domains of hypervisors that this worker serves no more: what became of them is unknown. Raises `JournalFull`."""
+        for uuid in sorted(self.known.keys() - self.homes.keys()):
+            before = self.known[uuid]
+            if before.state == "unknown":
                 continue
-            self.homes[uuid] = hypervisor
-            await self._compare(hypervisor, uuid, sightings.get(uuid), held.get(uuid, []))
-        await self._outbox.tell([Draft(name="stream.resync", data=data | {"to": _place(self._outbox.last)})])
-
-    async def _look_again(self, hypervisor: Hypervisor, sightings: dict[str, Sighting]) -> dict[str, list[Happening]]:
-        """Look again at those that had events since the opening; return these events by UUID."""
-        taken, hypervisor.held = hypervisor.held, []
-        held: dict[str, list[Happening]] = {}
-        for happening in taken:
-            held.setdefault(happening.uuid, []).append(happening)
-        for uuid in held:
-            sighting = await hypervisor.reads.submit(lambda uuid=uuid: hypervisor.sight(uuid))  # type: ignore[misc]
-            if sighting is None:
-                sightings.pop(uuid, None)
-            else:
-                sightings[uuid] = sighting
-        return held
-
-    async def _compare(self, hypervisor: Hypervisor, uuid: str, now: Sighting | None, held: Sequence[Happening]) -> None:
-        went_unseen = self.fold(hypervisor, uuid, (), rewound(now, held, self.known.get(uuid)))
-        if went_unseen.drafts:
-            await self._outbox.tell(went_unseen.drafts, domains=went_unseen.domains, effects=went_unseen.effects)
-        if held:
-            live = self.fold(hypervisor, uuid, held, now)
-            await self._outbox.tell(live.drafts, domains=live.domains, effects=live.effects)
-
-
-def _place(position: Position) -> dict[str, str]:
-    return {"epoch": position.epoch, "sequence": f"{position.sequence:016d}"}
+            after, draft = self._restated(before, state="unknown", reason="not-served")
+            self.known[uuid] = after
+            await self._outbox.tell([draft], domains={uuid: after}, effects={0: Effect(state=(after.project, uuid, after))})
 
 
 def _incarnations(
@@ -169,8 +177,3 @@ def _incarnations(
     if seen:
         return incarnations(seen, earlier, current)
     return [earlier if event.name == "lifecycle.stopped" else current or earlier for event in events]
-
-
-def _scan(hypervisor: Hypervisor) -> list[Sighting]:
-    marked = (hypervisor.marked(sighting) for sighting in hypervisor.driver.scan())
-    return [sighting for sighting in marked if sighting is not None]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable
 
 import anyio
-import structlog
 
 from orchestrator.bus.port import BusError, Stale
+from orchestrator.log import get_logger
 from orchestrator.protocol import codec
 from orchestrator.protocol.moment import timestamp
 from orchestrator.protocol.node import Lease
@@ -19,7 +18,7 @@ from workers.engine.publisher import Superseded
 RENEW_S = 5.0
 RETRY_S = 0.2
 
-log = structlog.get_logger()
+log = get_logger()
 
 
 class Taken(Exception):
@@ -70,10 +69,11 @@ class LeaseKeeper:
         """Renew for ever. Raises `Superseded` when another worker holds the lease."""
         while True:
             await anyio.sleep(RENEW_S)
-            started = time.monotonic()
+            started = anyio.current_time()
             await self.renew()
-            if time.monotonic() - started > RENEW_S:
-                log.warning("renewing the lease is slow", seconds=round(time.monotonic() - started, 1))
+            took_s = anyio.current_time() - started
+            if took_s > RENEW_S:
+                log.warning("renewing the lease is slow", seconds=round(took_s, 1))
 
     async def renew(self) -> None:
         """Prove that this worker can work, and renew; if it cannot, say so and let the lease run on. Raises `Superseded`."""

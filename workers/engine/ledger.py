@@ -13,16 +13,21 @@ import msgspec
 
 from orchestrator.bus.port import Message
 from orchestrator.protocol import codec
+from orchestrator.protocol.cancel import CancelledBy, finding
 from orchestrator.protocol.command import HEADER_TRACEPARENT, HEADER_TRACESTATE, DomainRef, Result
 from orchestrator.protocol.error import Busy, Conflict, Failure, WireError
 from orchestrator.protocol.subject import NONE, Subjects
+from workers.engine.cancels import Cancels, Verdict
 from workers.engine.order import Order, own_id, read_order
 from workers.engine.outbox import Draft, Effect, Outbox
 from workers.engine.progress import Progress
-from workers.journal.port import Change, Ended, Entry, Journal, Received, Repeated
+from workers.journal.port import Change, Ended, Entry, Journal, Position, Received, Repeated
 
 MAX_OPEN = 1_000
 """Commands that may be unfinished on a node; what exceeds that ends as `busy`."""
+
+MAX_OPEN_CANCELS = 2 * MAX_OPEN
+"""The same for what cancels them: a full node is where one wants to."""
 
 Submit = Callable[[Order], None]
 Answer = Callable[[str, str, str, bytes, float], None]
@@ -52,10 +57,11 @@ class Ledger:
         begun: Mapping[str, int],
         fences: dict[str, int],
         submit: Submit,
+        cancels: Cancels,
         answer: Answer,
         clock: Callable[[], float],
     ) -> None:
-        """Hand new orders to `submit` and answers to repeats to `answer`.
+        """Hand new orders to `submit`, those out of turn to `cancels`, and answers to repeats to `answer`.
 
         begun: by UUID, the highest sequence begun. fences: by UUID, the highest fence seen.
         """
@@ -67,11 +73,15 @@ class Ledger:
         self._begun = begun
         self._fences = fences
         self._submit = submit
+        self._cancels = cancels
         self._answer = answer
         self._clock = clock
 
-    async def enter(self, messages: Sequence[Message]) -> None:
-        """Enter messages in the order of the log, commit them as one, then hand them on. Raises `JournalFull`."""
+    async def enter(self, messages: Sequence[Message]) -> bool:
+        """Enter messages in the order of the log, commit them as one, then hand them on. Raises `JournalFull`.
+
+        Return whether one of them waits until the log was read up to it: then `reached` is to be called.
+        """
         fresh: dict[tuple[str, str], _Fresh] = {}
         changes: list[Change] = []
         repeats: list[Entry] = []
@@ -93,11 +103,24 @@ class Ledger:
         if changes:
             await self._journal.commit(*changes)
         await self._hand_on(fresh.values(), repeats)
+        return bool(self._cancels)
+
+    async def reached(self) -> None:
+        """Judge the cancels that wait, now that the log may have been read further. Raises `JournalFull`."""
+        for verdict in self._cancels.judged():
+            await self._cancel(verdict)
+
+    def take_up(self, order: Order) -> None:
+        """Hand on what was entered before this start and has not ended."""
+        if order.command is not None and order.command.verb.kind == "control":
+            self._cancels.add(order)
+        else:
+            self._submit(order)
 
     async def _hand_on(self, fresh: Iterable[_Fresh], repeats: Sequence[Entry]) -> None:
         for entered in fresh:
             if entered.refusal is None:
-                self._submit(entered.order)
+                self.take_up(entered.order)
         for entered in fresh:
             if entered.refusal is not None:
                 await self.refuse(entered.order.entry, entered.refusal)
@@ -105,6 +128,39 @@ class Ledger:
                 self._answer_taken(entered)
         for entry in repeats:
             self._repeat(entry)
+        if self._cancels:
+            await self.reached()
+
+    async def _cancel(self, verdict: Verdict) -> None:
+        """End a cancel, and with it in one commit the command that it is for, if that has not begun."""
+        entry, target = verdict.entry, verdict.target
+        if verdict.error is not None:
+            await self.end(entry, failed(entry, self._node, verdict.error))
+            return
+        result = Result(
+            id=entry.id,
+            verb=entry.verb,
+            ok=True,
+            changed=target is not None,
+            node=self._node,
+            project=entry.project,
+            domain=DomainRef(uuid=entry.uuid),
+            result=msgspec.to_builtins(verdict.fate),
+            duration_ms=0.0,
+        )
+        if target is None:
+            await self.end(entry, result)
+            return
+        gone = failed(target, self._node, CancelledBy(entry.id))
+        body = codec.encode(gone)
+        at = Position(self._outbox.epoch, self._outbox.next_sequence)
+        await self.end(
+            entry,
+            result,
+            drafts=[_terminal(target, self._node, gone, body)],
+            effects={0: Effect(result=self._told(target, body), finishes=target.sequence)},
+            before=[Ended(target.project, target.id, body, at, self._clock())],
+        )
 
     async def refuse(self, entry: Entry, error: WireError) -> None:
         """Enter a command and end it in the same commit, so that it is never taken for one that waits."""
@@ -123,23 +179,11 @@ class Ledger:
     ) -> None:
         """Fix a command's outcome: `drafts` (what it caused), then its terminal event, in one commit. Raises `JournalFull`."""
         body = codec.encode(result)
-        terminal = Draft(
-            name=result.event,
-            project=entry.project,
-            domain=entry.uuid,
-            subject=entry.uuid if entry.uuid != NONE else self._node,
-            data=msgspec.Raw(body),
-            domainname=result.domain.name if result.domain is not None else None,
-            incarnation=incarnation,
-            commandid=entry.id,
-            traceparent=entry.headers.get(HEADER_TRACEPARENT),
-            tracestate=entry.headers.get(HEADER_TRACESTATE),
-        )
+        terminal = _terminal(entry, self._node, result, body, incarnation)
         last = len(drafts)
         follows = dict(effects or {})
         state = follows[last].state if last in follows else None
-        answer = (self._subjects.res(self._node, entry.project, entry.id), body, entry.deadline)
-        follows[last] = Effect(state=state, result=answer, finishes=entry.sequence)
+        follows[last] = Effect(state=state, result=self._told(entry, body), finishes=entry.sequence)
         await self._outbox.tell(
             [*drafts, terminal],
             domains=domains,
@@ -147,6 +191,9 @@ class Ledger:
             before=before,
             after=lambda position: (Ended(entry.project, entry.id, body, position, self._clock()),),
         )
+
+    def _told(self, entry: Entry, body: bytes) -> tuple[str, bytes, float]:
+        return self._subjects.res(self._node, entry.project, entry.id), body, entry.deadline
 
     def _known(self, entry: Entry, fresh: Mapping[tuple[str, str], _Fresh]) -> Entry | None:
         entered = fresh.get((entry.project, entry.id))
@@ -158,11 +205,12 @@ class Ledger:
             return order.refused
         if known is not None:
             return Conflict(f"id {entry.id!r} was used for {known.verb} of {known.uuid}, with another subject or body; choose a new id")
-        if self._progress.open >= MAX_OPEN:
+        out_of_turn = order.command is not None and order.command.verb.kind == "control"
+        if self._progress.open >= (MAX_OPEN_CANCELS if out_of_turn else MAX_OPEN):
             return Busy(f"node {self._node} has {self._progress.open} commands waiting; try again later, with a new id")
         if entry.fence and entry.fence < self._fences.get(entry.uuid, 0):
             return Conflict(f"the order carries fence {entry.fence}, the domain has moved on to {self._fences[entry.uuid]}")
-        if entry.sequence < self._begun.get(entry.uuid, 0):
+        if not out_of_turn and entry.sequence < self._begun.get(entry.uuid, 0):
             return Conflict("overtaken: a later command of this domain has begun already; send it again with a new id", retryable=True)
         if entry.fence:
             self._fences[entry.uuid] = entry.fence
@@ -196,6 +244,7 @@ def failed(entry: Entry, node: str, error: WireError, *, duration_ms: float = 0.
         node=node,
         project=entry.project,
         domain=domain or (DomainRef(uuid=entry.uuid) if entry.uuid != NONE else None),
+        result=finding(error),
         error=failure,
         duration_ms=duration_ms,
         subject=entry.subject if error.code == "invalid" or entry.uuid == NONE else msgspec.UNSET,
@@ -205,3 +254,19 @@ def failed(entry: Entry, node: str, error: WireError, *, duration_ms: float = 0.
 def _renamed(order: Order) -> Order:
     """Return the order under an id of its own: the one it came with belongs to another command."""
     return msgspec.structs.replace(order, entry=msgspec.structs.replace(order.entry, id=own_id(order.entry.sequence)))
+
+
+def _terminal(entry: Entry, node: str, result: Result, body: bytes, incarnation: str | None = None) -> Draft:
+    """Return the event that tells a command's end; `body` is the result as JSON."""
+    return Draft(
+        name=result.event,
+        project=entry.project,
+        domain=entry.uuid,
+        subject=entry.uuid if entry.uuid != NONE else node,
+        data=msgspec.Raw(body),
+        domainname=result.domain.name if result.domain is not None else None,
+        incarnation=incarnation,
+        commandid=entry.id,
+        traceparent=entry.headers.get(HEADER_TRACEPARENT),
+        tracestate=entry.headers.get(HEADER_TRACESTATE),
+    )

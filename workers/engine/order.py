@@ -31,7 +31,7 @@ def read_order(message: Message, subjects: Subjects) -> Order:
     routed = Routed("", NONE, NONE, "")
     try:
         routed = subjects.parse_routed(message.subject)
-        verb = find(routed.verb, "verb")
+        verb = find(routed.verb, "verb", "control")
         project, uuid = token.project(routed.project), token.uuid(routed.domain)
         command = _with_complete_xml(decode_command(verb, message.body, message.headers), uuid)
         entry = _entry(message, subjects, routed.verb, project, uuid, command.id, command.digest)

@@ -20,8 +20,9 @@ from orchestrator.protocol.error import (
     WireError,
 )
 from workers.domain.admission import Admission, admit
+from workers.domain.scope import EVERYTHING, Scope
 from workers.domain.settle import settle
-from workers.drivers.port import DriverError, Exists, Impossible, Lost, Malformed, Missing, Rejected, Sighting, Tag
+from workers.drivers.port import DriverError, Exists, Impossible, Lost, Malformed, Missing, Rejected, Sighting
 from workers.engine.hypervisor import Hypervisor
 
 _TRANSLATED: dict[type[DriverError], type[WireError]] = {
@@ -43,18 +44,24 @@ class Performed(msgspec.Struct, frozen=True):
 
 
 class Errand(msgspec.Struct, frozen=True, kw_only=True):
-    """A command to be carried out. undefined_here: this worker itself removed the domain. known: as last observed, if it was."""
+    """A command to be carried out. undefined_here: this worker itself removed the domain. known: as last observed, if it was.
+
+    scope: of the worker; what it does not serve is not found here.
+    """
 
     command: Command
     project: str
     uuid: str
     project_of: Callable[[Sighting], str]
+    scope: Scope = EVERYTHING
     undefined_here: bool
     known: Sighting | None
 
     def admitted(self, sighting: Sighting | None) -> Admission:
         """Judge the command by what the domain is; raises as `admit`."""
-        if sighting is not None and self.project_of(sighting) != self.project:
+        if not self.scope.takes(self.project):
+            raise NotFound(f"project {self.project} is not served by this worker")
+        if sighting is not None and (self.project_of(sighting) != self.project or not self.scope.serves(sighting)):
             raise _foreign(self.command, self.uuid)
         command = self.command
         return admit(command.verb, command.args, command.condition, self.uuid, sighting, undefined_here=self.undefined_here)
@@ -88,7 +95,7 @@ def _worth_calling(errand: Errand, known: Sighting) -> bool:
 
 def _call(hypervisor: Hypervisor, errand: Errand, before: Sighting | None) -> Performed:
     command = errand.command
-    tag = before.tag if before is not None and before.tag is not None else Tag(project=errand.project)
+    tag = before.tag if before is not None and before.tag is not None else errand.scope.tag(errand.project)
     failure: DriverError | None = None
     try:
         hypervisor.driver.run(command.verb.name, errand.uuid, command.args, tag)

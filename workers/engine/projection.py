@@ -11,10 +11,10 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 import anyio
-import structlog
 
 from orchestrator.bus.crowd import Crowd
 from orchestrator.bus.port import Bus, BusError
+from orchestrator.log import get_logger
 from orchestrator.protocol import codec
 from orchestrator.protocol.domain import Observed
 from orchestrator.protocol.subject import domain_key
@@ -30,7 +30,7 @@ AT_ONCE = 256
 REMEMBERED = 10_000
 RETRY_S = 0.2
 
-log = structlog.get_logger()
+log = get_logger()
 
 Answer = tuple[str, str, bytes, float]
 """The domain's key, subject, body, deadline in broker time."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import anyio
-import structlog
 
 from orchestrator.bus.port import MAX_BATCH, Bus, BusError, Expect, Outgoing, Refused, Stale
+from orchestrator.log import get_logger
 from orchestrator.protocol.event import CONTENT_TYPE, position
 from orchestrator.protocol.subject import Subjects
 from workers.engine.outbox import Outbox, Waiting
@@ -23,7 +23,7 @@ BATCH_FROM = 10
 MAX_BATCH_BYTES = 4 * 1024 * 1024
 RETRY_S = 0.2
 
-log = structlog.get_logger()
+log = get_logger()
 
 
 class Superseded(Exception):

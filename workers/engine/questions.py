@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import structlog
-
 from orchestrator.bus.port import Headers, Message
+from orchestrator.log import get_logger
 from orchestrator.protocol import codec, token
 from orchestrator.protocol.command import answer, decode_command, refusal
 from orchestrator.protocol.domain import Observed
-from orchestrator.protocol.error import DeadlineExceeded, Invalid, NodeUnavailable, NotFound, WireError
+from orchestrator.protocol.error import Conflict, DeadlineExceeded, Invalid, NodeUnavailable, NotFound, WireError
 from orchestrator.protocol.moment import timestamp
 from orchestrator.protocol.subject import Subjects
 from orchestrator.protocol.verb import CommandIdArgs, find
@@ -26,7 +25,7 @@ from workers.journal.port import Journal
 ANSWER_S = 5.0
 """Seconds that a hypervisor has to answer a query."""
 
-log = structlog.get_logger()
+log = get_logger()
 
 
 class Questions:
@@ -86,7 +85,7 @@ class Questions:
     def _read(self, hypervisor: Hypervisor, query: str, uuid: str) -> Any:
         if query != "get":
             return hypervisor.driver.ask(query, uuid)
-        sighting = hypervisor.driver.look(uuid)
+        sighting = hypervisor.look(uuid)
         if sighting is None:
             raise NotFound(f"domain {uuid} is not on this node")
         return self._seen(hypervisor, sighting)
@@ -110,6 +109,9 @@ class Questions:
         named = [other for other in self._inventory.known.values() if other.name == domain and other.project == project]
         if not named:
             raise NotFound(f"domain {domain!r} is not in project {project!r} on node {self._node}")
+        if len(named) > 1:
+            uuids = ", ".join(sorted(other.uuid for other in named))
+            raise Conflict(f"several domains of project {project!r} on node {self._node} are called {domain!r}: {uuids}; use a UUID")
         return named[0]
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Callable, Mapping, Sequence
 
+import anyio
 import msgspec
 
 from orchestrator.protocol import codec
@@ -13,13 +12,11 @@ from orchestrator.protocol.moment import timestamp
 from orchestrator.protocol.node import Allocated, Node
 from orchestrator.store.port import Store
 from workers.domain.observe import is_active
-from workers.drivers.port import DriverError
+from workers.domain.scope import Scope
+from workers.engine.health import Health
 from workers.engine.hypervisor import Hypervisor
 from workers.engine.inventory import Inventory
 from workers.engine.lease import Unhealthy
-
-HEALTH_S = 4.0
-"""Seconds that a hypervisor has to prove that it answers."""
 
 REFRESH_S = 30.0
 """Seconds after which the record is written though only the free memory changed."""
@@ -35,8 +32,10 @@ class NodeRecord:
         epoch: str,
         hypervisors: Sequence[Hypervisor],
         inventory: Inventory,
+        health: Health,
         *,
         labels: Mapping[str, str],
+        scope: Scope,
         version: str,
         clock: Callable[[], float],
     ) -> None:
@@ -45,32 +44,28 @@ class NodeRecord:
         self._epoch = epoch
         self._hypervisors = hypervisors
         self._inventory = inventory
+        self._health = health
         self._labels = dict(labels)
+        self._scope = scope
         self._version = version
         self._clock = clock
         self._written: tuple[bytes, float] = (b"", 0.0)
 
     async def refresh(self) -> None:
         """Ask the hypervisors, and write the record if it says something new. Raises `Unhealthy`, `BusError`."""
-        record = self._describe(await self._free_memory_kib())
+        try:
+            free_kib = await self._health.prove()
+        except Unhealthy:
+            await self._write(self._describe(0))
+            raise
+        await self._write(self._describe(free_kib))
+
+    async def _write(self, record: Node) -> None:
         lasting = codec.encode(msgspec.structs.replace(record, updated="", free_memory_kib=0))
-        now = time.monotonic()
+        now = anyio.current_time()
         if lasting != self._written[0] or now - self._written[1] >= REFRESH_S:
             await self._nodes.put(self._node, codec.encode(record))
             self._written = (lasting, now)
-
-    async def _free_memory_kib(self) -> int:
-        if not all(hypervisor.connected for hypervisor in self._hypervisors):
-            raise Unhealthy("a hypervisor is not connected")
-        calls = {hypervisor.reads.submit(hypervisor.driver.free_memory_kib) for hypervisor in self._hypervisors}
-        if calls:
-            await asyncio.wait(calls, timeout=HEALTH_S)
-        if not all(call.done() for call in calls):
-            raise Unhealthy(f"a hypervisor did not answer within {HEALTH_S:g} s")
-        try:
-            return max((call.result() for call in calls), default=0)
-        except DriverError as error:
-            raise Unhealthy(str(error)) from error
 
     def _describe(self, free_kib: int) -> Node:
         domains = self._inventory.known.values()
@@ -88,6 +83,7 @@ class NodeRecord:
             allocated=Allocated(vcpus=sum(domain.vcpus for domain in running), memory_kib=sum(domain.memory_kib for domain in running)),
             domain_count=len(domains),
             labels=self._labels,
-            schedulable=True,
+            schedulable=not self._scope.labels,  # a domain made here would bear labels that nobody asked for
+            projects=sorted(self._scope.projects),
             updated=timestamp(self._clock()),
         )

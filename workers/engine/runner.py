@@ -16,6 +16,7 @@ from workers.engine.inventory import Inventory
 from workers.engine.order import Order
 from workers.engine.outbox import Outbox
 from workers.engine.queue import DomainQueue
+from workers.journal.port import Entry
 
 LINGER_S = 5.0
 """Seconds between two looks for domains whose tasks have nothing to do."""
@@ -29,6 +30,7 @@ class Runner:
         self._inventory = inventory
         self._outbox = outbox
         self._queues: dict[str, DomainQueue] = {}
+        self._running: dict[str, Execution] = {}
         self._tasks: TaskGroup | None = None
         self._closing = False
         self._executing = 0
@@ -36,27 +38,43 @@ class Runner:
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run for ever. Raises `JournalFull`."""
-        async with anyio.create_task_group() as self._tasks:
-            task_status.started()
-            while True:
-                await anyio.sleep(LINGER_S)
-                for queue in self._queues.values():
-                    if queue.idle:
-                        queue.leaving = queue.resting
-                        queue.wake()
+        try:
+            async with anyio.create_task_group() as self._tasks:
+                task_status.started()
+                await self._dismiss()
+        finally:
+            self._tasks = None
+
+    async def _dismiss(self) -> None:
+        """Let the tasks of domains go that have nothing to do, for ever."""
+        while True:
+            await anyio.sleep(LINGER_S)
+            for queue in self._queues.values():
+                if queue.idle:
+                    queue.leaving = queue.resting
+                    queue.wake()
 
     def submit(self, order: Order) -> None:
         """Queue an order behind those of its domain."""
         self._queue(order.entry.uuid).add(order)
 
-    def happened(self, hypervisor: Hypervisor, happening: Happening) -> None:
-        """Queue an event of a domain."""
-        self._queue(happening.uuid).push(hypervisor, happening)
+    def withdraw(self, entry: Entry) -> bool:
+        """Take back a command that has not begun, and will not: whoever asks ends it. False if it has begun, or is not here."""
+        queue, running = self._queues.get(entry.uuid), self._running.get(entry.uuid)
+        return (queue is not None and queue.withdraw(entry)) or (running is not None and running.withdraw(entry))
 
-    def inspect(self, uuid: str) -> None:
-        """Have a domain looked at in its turn, and told what differs."""
+    def happened(self, hypervisor: Hypervisor, happening: Happening) -> None:
+        """Queue an event of a domain. What comes when nothing runs any more, the next start finds by its scan."""
+        if self._tasks is not None:
+            self._queue(happening.uuid).push(hypervisor, happening)
+
+    def inspect(self, uuid: str, stranger: Hypervisor | None = None) -> None:
+        """Have a domain looked at in its turn, and told what differs, or what `stranger`, which is not its home, has to do with it."""
         queue = self._queue(uuid)
-        queue.inspect = True
+        if stranger is None:
+            queue.inspect = True
+        else:
+            queue.strangers[stranger] = None
         queue.wake()
 
     async def quiesce(self) -> None:
@@ -93,7 +111,9 @@ class Runner:
         assert order.command is not None  # noqa: S101 - what has no command was ended by the ledger
         self._executing += 1
         try:
-            await Execution(self.around, queue, order, order.command).run()
+            execution = self._running[queue.uuid] = Execution(self.around, queue, order, order.command)
+            await execution.run()
         finally:
+            self._running.pop(queue.uuid, None)
             self._executing -= 1
             self._rest.set()

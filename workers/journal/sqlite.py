@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TypeVarTuple
 
 import msgspec
-import structlog
 
+from orchestrator.log import get_logger
 from workers.journal import tables
 from workers.journal.file import JournalFile
 from workers.journal.pending import Pending, moved
@@ -68,7 +68,7 @@ class SqliteJournal:
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._log = structlog.get_logger().bind(journal=str(path))
+        self._log = get_logger().bind(journal=str(path))
 
     def open(self, now: float) -> Recovery:
         """Lock the file and return what it holds. Blocks. Raises `Locked`, `JournalError`."""

@@ -33,6 +33,8 @@ class DefinitionLaws(Laws):
         guest.define()
         guest.define()
         recorder = stage.recorder
+        if not stage.tells:
+            pytest.skip("this hypervisor has no events")
         assert recorder.until(lambda: len(recorder.details(guest.uuid)) >= 2, stage.bench.patience_s)
         assert [("defined", "added"), ("defined", "updated")] == recorder.details(guest.uuid)
 
@@ -99,7 +101,7 @@ class DefinitionLaws(Laws):
         guest.define()
         guest.run("undefine")
         assert stage.driver.look(guest.uuid) is None
-        assert ("undefined", "removed") == guest.told("undefined")[-1]
+        assert guest.heard("undefined", "removed")
 
     def test_undefining_a_running_domain_makes_it_transient(self, stage: Stage) -> None:
         """It runs on, and is gone once it stops."""

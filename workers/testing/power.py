@@ -20,7 +20,8 @@ class PowerLaws(Laws):
         told = guest.told("started")
         seen = guest.look()
         assert ("running", True, True, TAG) == (seen.state, seen.active, seen.persistent, seen.tag)
-        assert [("defined", "added"), ("started", "booted")] == [one for one in told if one != ("resumed", "unpaused")]
+        if stage.tells:
+            assert [("defined", "added"), ("started", "booted")] == [one for one in told if one != ("resumed", "unpaused")]
 
     def test_creating_what_exists_changes_nothing(self, stage: Stage) -> None:
         """It is refused, and neither started nor removed."""
@@ -67,7 +68,7 @@ class PowerLaws(Laws):
         guest.run("destroy")
         seen = guest.look()
         assert ("shutoff", "destroyed", True) == (seen.state, seen.reason, seen.persistent)
-        assert ("stopped", "destroyed") == guest.told("stopped")[-1]
+        assert guest.heard("stopped", "destroyed")
 
     def test_suspending_and_resuming_are_seen_and_told(self, stage: Stage) -> None:
         """Paused and back."""
@@ -80,6 +81,8 @@ class PowerLaws(Laws):
         guest.told("suspended")
         guest.run("resume")
         assert "running" == guest.look().state
+        if not stage.tells:
+            return
         assert stage.recorder.until(lambda: len(stage.recorder.details(guest.uuid)) >= before + 2, stage.bench.patience_s)
         assert [("suspended", "paused"), ("resumed", "unpaused")] == stage.recorder.details(guest.uuid)[before:]
 
@@ -89,18 +92,14 @@ class PowerLaws(Laws):
         guest.create()
         guest.request("shutdown")
         if not guest.look().active:
-            assert ("stopped", "shutdown") == guest.told("stopped")[-1]
+            assert guest.heard("stopped", "shutdown")
 
     @pytest.mark.parametrize("verb", ["reboot", "reset"])
     def test_a_restart_leaves_the_domain_running(self, stage: Stage, verb: str) -> None:
-        """A reboot or reset is no stop; where there is none it says so."""
+        """A reboot or reset is no stop."""
         guest = stage.guest()
         guest.create()
-        if verb in stage.ability.verbs:
-            guest.request(verb)
-        else:
-            with pytest.raises(Impossible):
-                guest.run(verb)
+        guest.request(verb)
         assert "running" == guest.look().state
 
     @pytest.mark.parametrize("verb", [verb.name for verb in VERBS.values() if verb.kind == "verb" and not verb.creates])

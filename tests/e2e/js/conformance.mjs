@@ -4,7 +4,7 @@ import { parseArgs } from 'node:util';
 import { Bus } from './lib/bus.mjs';
 import { equal, match } from './lib/check.mjs';
 import { present } from './lib/laws.mjs';
-import { domainXml, fresh, freshUuid } from './lib/names.mjs';
+import { containersOn, domainXml, fresh, freshUuid } from './lib/names.mjs';
 import { success } from './lib/schema.mjs';
 import { Tap } from './lib/tap.mjs';
 import { envelopeSuite, namingSuite, preconditionSuite, repeatSuite } from './suites/commands.mjs';
@@ -16,11 +16,12 @@ import { logsSuite } from './suites/logs.mjs';
 import { queriesSuite } from './suites/queries.mjs';
 import { streamSuite } from './suites/stream.mjs';
 
-const USAGE = `usage: conformance.mjs --server URL --node NAME --type test|qemu
+const USAGE = `usage: conformance.mjs --server URL --node NAME --type test|qemu|lxc
   [--via api|cmd|run|all]  ways to send commands; with run alone nothing is asked of a coordinator (default all)
   [--project NAME]         project of the domains that are led through their life (default "default")
-  [--bound SECONDS]        how long each wait may take (default 10 for test, 60 for qemu)`;
-const BOUND_MS = { test: 10_000, qemu: 60_000 };
+  [--root DIR]             file system of containers, with an /init; needed for lxc
+  [--bound SECONDS]        how long each wait may take (default 10 for test, 60 for the others)`;
+const BOUND_MS = { test: 10_000, qemu: 60_000, lxc: 60_000 };
 const WAYS = ['api', 'cmd', 'run'];
 
 function options() {
@@ -32,6 +33,7 @@ function options() {
       type: option,
       via: { ...option, default: 'all' },
       project: { ...option, default: 'default' },
+      root: option,
       bound: option,
     },
   });
@@ -39,6 +41,7 @@ function options() {
   const bound = values.bound ? Number(values.bound) * 1000 : BOUND_MS[values.type];
   if (!values.server || !values.node || !bound || ways.length === 0)
     throw new Error('--server, --node, --type or --via is missing or wrong');
+  containersOn(values.root);
   return { ...values, ways, bound };
 }
 

@@ -7,7 +7,7 @@ import threading
 import anyio
 import pytest
 
-from workers.engine.lane import ThreadLane, done_within
+from workers.engine.lane import Lanes, ThreadLane, done_within
 
 pytestmark = pytest.mark.anyio
 
@@ -65,3 +65,49 @@ async def test_waiting_ends_with_the_call_or_with_the_time() -> None:
     with anyio.fail_after(5):
         await done_within(call, 60)
     assert call.result() is True
+
+
+async def test_a_closed_lane_has_no_thread_and_takes_no_call() -> None:
+    """Idle threads end at once, a busy one with its call; what had not begun is not begun any more."""
+    lane, release, begun = ThreadLane("closed", 1), threading.Event(), threading.Event()
+
+    def hang() -> bool:
+        begun.set()
+        return release.wait()
+
+    running = lane.submit(hang)
+    waiting = lane.submit(begun.clear)
+    await anyio.to_thread.run_sync(begun.wait)
+    release.set()
+    with anyio.fail_after(5):
+        assert await lane.close(5) == 0
+    assert [thread for thread in threading.enumerate() if thread.name.startswith("closed-")] == []
+    assert (running.done(), waiting.cancelled(), begun.is_set(), lane.active) == (True, True, True, 0)
+    with pytest.raises(RuntimeError):
+        lane.submit(begun.clear)
+
+
+async def test_a_thread_that_hangs_is_left_and_counted_and_ends_with_its_call() -> None:
+    """Nothing waits for it longer than it was told to."""
+    lane, release = ThreadLane("hung", 2), threading.Event()
+    hung = lane.submit(release.wait)
+    with anyio.fail_after(5):
+        assert await lane.close(0.01) == 1
+    (thread,) = [thread for thread in threading.enumerate() if thread.name.startswith("hung-")]
+    assert thread.daemon
+    release.set()
+    with anyio.fail_after(5):
+        await anyio.to_thread.run_sync(thread.join)
+        await hung
+
+
+async def test_lanes_close_together_within_the_time() -> None:
+    """Those without threads too."""
+    lanes, release = Lanes.threads(), threading.Event()
+    hung = [lane.submit(release.wait) for lane in (lanes.short, lanes.long)]
+    with anyio.fail_after(5):
+        assert await lanes.close(0.01) == 2
+    release.set()
+    with anyio.fail_after(5):
+        assert [await call for call in hung] == [True, True]
+    assert await Lanes.inline().close(0.01) == 0

@@ -15,7 +15,6 @@ from orchestrator.bus.memory import MemoryBroker, MemoryBus
 from orchestrator.bus.port import Message, Outgoing, Start
 from orchestrator.protocol.subject import Subjects
 from workers.drivers.memory import MemoryDriver
-from workers.engine.lane import ThreadLane
 from workers.journal.memory import MemoryDisk, MemoryJournal
 from workers.worker import Worker
 
@@ -78,11 +77,11 @@ class World:
         return json.loads(message.body) if message is not None and message.body else None
 
     @asynccontextmanager
-    async def worker(self) -> AsyncIterator[Worker]:
+    async def worker(self, **options: Any) -> AsyncIterator[Worker]:
         """Run a worker; leaving is a crash: nothing that waits is finished, and what was not committed is lost."""
-        lanes = (ThreadLane("short", 8), ThreadLane("long", 4), ThreadLane("reads", 8))
-        worker = Worker(self.bus, MemoryJournal(self.disk), [self.driver], node=NODE, lanes=lanes)
-        async with anyio.create_task_group() as tasks:
+        hypervisors = options.pop("hypervisors", [self.driver])
+        worker = Worker(self.bus, node=NODE, hypervisors=hypervisors, journal=MemoryJournal(self.disk), **options)
+        async with worker, anyio.create_task_group() as tasks:
             with anyio.fail_after(10):
                 await tasks.start(worker.run)
             yield worker

@@ -10,30 +10,37 @@ from typing import Any
 import libvirt
 from lxml import etree
 
-from workers.drivers.libvirt import xml
+from orchestrator.log import get_logger
+from workers.drivers.libvirt import support, xml
 from workers.drivers.libvirt.session import is_embedded
 from workers.drivers.libvirt.verbs import VERBS
 from workers.drivers.port import Ability
 
 _KVM = Path("/dev/kvm")
-
-_LACKS: dict[str, frozenset[str]] = {"LXC": frozenset({"reset"})}
-"""Verbs that a driver (by libvirt's name of it) has no call for. What is not known here is claimed, and then `Impossible`."""
+_log = get_logger()
 
 
 def read(connection: Any, uri: str, events: list[str]) -> Ability:
-    """Ask the connection; raise `libvirtError`. `events` are those that could be registered for."""
+    """Ask the connection; raise `libvirtError`. `events` are those that could be registered for.
+
+    Types are probed, one by one. Verbs cannot be without a domain to try them on, so they are what libvirt's table gives the driver.
+    """
     capabilities = xml.parse(connection.getCapabilities())
     _model, memory_mib, cpus, *_ = connection.getInfo()
-    lacking = _LACKS.get(connection.getType(), frozenset())
+    supported = support.of(connection.getType())
+    if not supported.exercised:
+        _log.info("libvirt.driver.not_exercised", uri=uri, hint="its abilities stand in libvirt's tables; nobody here has tried them")
+    missing = {verb: supported.missing(verb) for verb in VERBS}
     return Ability(
         types=[kind for kind in _listed_types(capabilities) if _runs(connection, uri, capabilities, kind)],
         version=_version(connection.getVersion()),
-        verbs=[verb for verb in VERBS if verb not in lacking],
+        verbs=[verb for verb in VERBS if not missing[verb]],
         events=events,
         arch=capabilities.findtext("host/cpu/arch") or "",
         cpus=int(cpus),
         memory_kib=int(memory_mib) * 1024,
+        lacks={verb: lack for verb, lack in missing.items() if lack},
+        metadata=supported.metadata,
     )
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import libvirt
 
 from orchestrator.protocol.verb import Args
-from workers.drivers.libvirt import ability, errors, sighting, xml
+from workers.drivers.libvirt import ability, errors, remote, sighting, xml
 from workers.drivers.libvirt.eventloop import loop
 from workers.drivers.libvirt.queries import QUERIES
 from workers.drivers.libvirt.session import Session, is_embedded
@@ -19,6 +21,8 @@ from workers.drivers.port import Ability, DriverError, Impossible, Listener, Los
 
 class LibvirtDriver:
     """A hypervisor behind a libvirt URI: `test:///default`, `qemu:///system`, `qemu:///embed?root=DIR`, `lxc:///` and so on.
+
+    Also on another host: `qemu+tls://host/system`, `qemu+ssh://…`, `qemu+tcp://…`.
 
     Thread-safe. Libvirt's handles are looked up for each call and never kept, since they die with their connection.
     """
@@ -92,6 +96,13 @@ class LibvirtDriver:
         with session.translated():
             run(session.connection, uuid, args, tag)
 
+    @contextmanager
+    def connected(self) -> Iterator[Any]:
+        """Give libvirt's connection to a verb of somebody's own, for one call; its errors come out as the port's. Raises `Lost`."""
+        session = self._current()
+        with session.translated():
+            yield session.connection
+
     def mark(self, uuid: str, incarnation: str) -> None:
         """Write `incarnation` into the running domain's live-only metadata. Raises `Missing`, `Impossible`, `Rejected`, `Lost`."""
         session = self._current()
@@ -130,7 +141,8 @@ class LibvirtDriver:
 
     def _unreachable(self, error: Exception) -> Lost:
         code, domain = (error.code, error.domain) if isinstance(error, DriverError) else errors.numbers(error)
-        return Lost(f"cannot connect to {self._uri}: {error}", code=code, domain=domain)
+        advice = remote.remedy(self._uri, code)
+        return Lost(f"cannot connect to {self._uri}: {error}{f' - {advice}' if advice else ''}", code=code, domain=domain)
 
     def _current(self) -> Session:
         session = self._session

@@ -1,4 +1,10 @@
-"""Libvirt's event loop: one a process, in a thread of its own, begun before the first connection is opened."""
+"""Libvirt's event loop: one a process, in a thread of its own, begun before the first connection is opened.
+
+Libvirt knows no way to take an event implementation back, so the thread ends with the process and not before, whoever opened the
+first connection. It is a daemon called `libvirt-events`, and costs nothing while nothing happens. With it, libvirt's errors are
+no longer printed to stderr, since each comes back as an exception. Where the program runs an implementation of its own, neither
+happens: all that is asked of that one is to dispatch handles and timers for as long as a driver is open.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +14,10 @@ from collections.abc import Callable
 from typing import Any
 
 import libvirt
-import structlog
 
-_log = structlog.get_logger()
+from orchestrator.log import get_logger
+
+_log = get_logger()
 _RETRY_S = 0.1
 
 
@@ -61,5 +68,5 @@ loop = EventLoop()
 
 
 def events_run_elsewhere() -> None:
-    """Declare that this program runs libvirt's event loop itself; call before the first `open`."""
+    """Declare that this program has registered an event implementation and runs it; call before the first `open`, once a process."""
     loop.runs_elsewhere()

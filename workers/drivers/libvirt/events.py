@@ -7,13 +7,13 @@ from typing import Any
 
 import libvirt
 import msgspec
-import structlog
 
+from orchestrator.log import get_logger
 from workers.drivers.libvirt import errors, names
 from workers.drivers.port import Happening
 
 Emit = Callable[[Happening], None]
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 class Source(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ import libvirt
 
 from workers.drivers.libvirt import errors, events
 from workers.drivers.libvirt.eventloop import loop
+from workers.drivers.libvirt.remote import opened_as
 from workers.drivers.port import Happening, Listener, Lost
 
 _KEEPALIVE_S = 5
@@ -19,7 +20,8 @@ _KEEPALIVE_COUNT = 3
 _KEEPALIVE_SINCE = 10_004_000
 """Older libvirt crashes the process when a keepalive runs out while several calls wait (CVE-2024-4418): there it is left off.
 
-Without it a hypervisor that hangs is found out by whoever waits for a call; one that dies is told by the kernel.
+Without it a hypervisor that hangs is found out by whoever waits for a call, and by the proof of health that each renewal of the lease
+asks for; a daemon that dies is told by the kernel, a host that is cut off only once TCP gives up on a call (about a quarter of an hour).
 """
 
 _CLOSE_REASONS = ("an error on the connection", "the hypervisor closed it", "no answer to keepalives", "this side closed it")
@@ -125,7 +127,7 @@ def _connect(uri: str) -> Any:
     Libvirt registers that driver anew with each open and has room for about a dozen ("Too many drivers").
     """
     if not is_embedded(uri):
-        return libvirt.open(uri)
+        return libvirt.open(opened_as(uri))
     with _embedded_lock:
         if uri not in _embedded:
             _embedded[uri] = libvirt.open(uri)

@@ -39,14 +39,24 @@ export function derivedUuid(project, id) {
   return bytes.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
 }
 
-export const MEMORY_KIB = { test: 8192, qemu: 65536 };
+export const MEMORY_KIB = { test: 8192, qemu: 65536, lxc: 65536 };
+
+let containerRoot = '';
+/** Containers live on the file system at `root`. */
+export function containersOn(root) {
+  containerRoot = root ?? '';
+}
+
+const BODIES = {
+  test: () => '<memory unit="KiB">8192</memory><os><type>hvm</type></os>',
+  qemu: () => '<memory unit="MiB">64</memory><os><type arch="x86_64" machine="pc">hvm</type></os><devices/>',
+  lxc: () =>
+    '<memory unit="MiB">64</memory><os><type>exe</type><init>/init</init></os><devices><console type="pty"/>' +
+    `<filesystem type="mount"><source dir="${containerRoot}"/><target dir="/"/></filesystem></devices>`,
+};
 
 /** A smallest domain; a name or UUID that is not given is left out of the XML. */
 export function domainXml(type, { name, uuid, doctype = '' } = {}) {
   const head = `${name ? `<name>${name}</name>` : ''}${uuid ? `<uuid>${uuid}</uuid>` : ''}`;
-  const body =
-    type === 'qemu'
-      ? '<memory unit="MiB">64</memory><os><type arch="x86_64" machine="pc">hvm</type></os><devices/>'
-      : '<memory unit="KiB">8192</memory><os><type>hvm</type></os>';
-  return `${doctype}<domain type="${type}">${head}${body}</domain>`;
+  return `${doctype}<domain type="${type}">${head}${BODIES[type]()}</domain>`;
 }

@@ -19,9 +19,8 @@ _UNDEFINE_FLAGS = (
     | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
     | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA,
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA,
-    0,
 )
-"""All that belongs to a definition goes with it; drivers that do not know a flag are asked with fewer."""
+"""All that belongs to a definition goes with it; drivers that do not know a flag are asked with fewer, or without any."""
 
 
 def _define_xml(connection: Any, uuid: str, args: Args, tag: Tag) -> None:
@@ -50,8 +49,7 @@ def _create_xml(connection: Any, uuid: str, args: Args, tag: Tag) -> None:
 
 
 def _undefine(domain: Any) -> None:
-    *fuller, plain = _UNDEFINE_FLAGS
-    for flags in fuller:
+    for flags in _UNDEFINE_FLAGS:
         try:
             domain.undefineFlags(flags)
         except libvirt.libvirtError as error:
@@ -59,7 +57,7 @@ def _undefine(domain: Any) -> None:
                 raise
         else:
             return
-    domain.undefineFlags(plain)
+    domain.undefine()
 
 
 def _define(connection: Any, uuid: str, document: str, tag: Tag) -> Any:

@@ -1,0 +1,67 @@
+"""What is seen of a driver's domains, with what virtbus adds: an incarnation to what runs, and a tag where none can be kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from orchestrator.log import get_logger
+from workers.domain.scope import Scope
+from workers.drivers.port import Ability, Driver, Impossible, Missing, Rejected, Sighting, Tag
+
+log = get_logger()
+
+
+class Observer:
+    """Looks at the domains of one driver. Its looks block, in threads."""
+
+    def __init__(self, driver: Driver, incarnation: Callable[[], str], scope: Scope) -> None:
+        """`incarnation` makes a new ULID. What is not in `scope` is left as it is."""
+        self.driver = driver
+        self.ability: Ability | None = None
+        self._incarnation = incarnation
+        self._scope = scope
+        self._tags: Callable[[str], Tag | None] = lambda _: None
+
+    @property
+    def keeps(self) -> bool:
+        """Whether domains bear what virtbus keeps in their metadata."""
+        return self.ability is None or self.ability.metadata
+
+    def recall(self, tags: Callable[[str], Tag | None]) -> None:
+        """Take where the tags of domains are kept, for a hypervisor that keeps none."""
+        self._tags = tags
+
+    def look(self, uuid: str) -> Sighting | None:
+        """Look at a domain. Blocks; raises `DriverError`."""
+        return self._tagged(self.driver.look(uuid))
+
+    def scan(self) -> list[Sighting]:
+        """Look at all domains, and mark new running instances. Blocks; raises `DriverError`."""
+        marked = (self._marked(self._tagged(sighting)) for sighting in self.driver.scan())
+        return [sighting for sighting in marked if sighting is not None]
+
+    def sight(self, uuid: str) -> Sighting | None:
+        """Look at a domain, and mark a new running instance. Blocks; raises `DriverError`."""
+        return self._marked(self.look(uuid))
+
+    def _tagged(self, sighting: Sighting | None) -> Sighting | None:
+        if sighting is None or sighting.tag is not None or self.keeps:
+            return sighting
+        return msgspec.structs.replace(sighting, tag=self._tags(sighting.uuid))
+
+    def _marked(self, sighting: Sighting | None) -> Sighting | None:
+        """Give a running instance that bears no incarnation a new one, if it can be. Blocks; raises `Lost`."""
+        if sighting is None or not sighting.active or sighting.incarnation is not None:
+            return sighting
+        if not self.keeps or not self._scope.serves(sighting):
+            return sighting
+        incarnation = self._incarnation()
+        try:
+            self.driver.mark(sighting.uuid, incarnation)
+        except (Missing, Impossible, Rejected) as error:
+            # It stopped meanwhile, or hangs: seen all the same, the next look tries again.
+            log.info("running domain not marked", uuid=sighting.uuid, reason=str(error))
+            return sighting
+        return msgspec.structs.replace(sighting, incarnation=incarnation)
