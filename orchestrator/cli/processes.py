@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli import render
+from orchestrator.cli import broker, probe, render
 from orchestrator.cli.settings import Command, Settings
 
 if TYPE_CHECKING:
@@ -40,9 +40,22 @@ def up(settings: Settings, nodes: int, hypervisors: tuple[str, ...], port: int, 
     if nodes > 1 and not all(map(is_private, hypervisors)):
         raise click.UsageError(f"all {nodes} nodes would have the same hypervisor; use test:///default or qemu:///embed, or --nodes 1")
     plan = Plan(
-        data_dir=data_dir or default_data_dir(), nodes=nodes, hypervisors=hypervisors, port=port, prefix=settings.prefix, durable=durable
+        data_dir=data_dir or default_data_dir(), nodes=nodes, hypervisors=hypervisors, port=port, prefix=settings.here().prefix,
+        durable=durable,
     )
+    _remind(settings)
     anyio.run(System(plan, render.say).run)
+
+
+def _remind(settings: Settings) -> None:
+    """Say where commands go, if a context is in use; a config file that is broken is no reason not to run."""
+    try:
+        name = settings.context
+    except click.ClickException as error:
+        render.complain(error.format_message())
+    else:
+        if name is not None:
+            render.say(f"commands talk to the fleet of the context {name}, which is in use; to this one with --server or VIRTBUS_SERVER")
 
 
 @click.command(cls=Command, short_help="run a coordinator")
@@ -77,10 +90,8 @@ def provision(settings: Settings, trim: bool) -> None:
 
     quiet(settings)
     removed = service.provision(_options(settings, "provision"), trim=trim)
-    if settings.json:
-        render.document({"ok": True, "removed": removed})
-    else:
-        render.say(f"provisioned{f', {removed} done orders removed' if trim else ''}")
+    said = f"provisioned{f', {removed} done orders removed' if trim else ''}"
+    render.show(settings.format, {"ok": True, "removed": removed}, lambda _: said)
 
 
 def _options(settings: Settings, name: str) -> Options:
@@ -92,4 +103,4 @@ def _options(settings: Settings, name: str) -> Options:
     )
 
 
-COMMANDS = (up, coordinator, worker, provision)
+COMMANDS = (up, coordinator, worker, provision, *broker.COMMANDS, *probe.COMMANDS)

@@ -1,123 +1,162 @@
-"""Commands that only read: nodes, domains, one domain, events, what is recorded of a command."""
+"""Commands that show how things are: nodes, domains, one domain."""
 
 from __future__ import annotations
 
-import re
-import time
 from collections.abc import Callable
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from orchestrator.cli import render, schemas
-from orchestrator.cli.session import with_client
-from orchestrator.cli.settings import Command, Settings
+from orchestrator.cli import complete, render
+from orchestrator.cli.session import Session, unless_denied, with_client, with_session
+from orchestrator.cli.settings import Command, Settings, reader_option
 from orchestrator.protocol.verb import VERBS
 
 if TYPE_CHECKING:
-    from orchestrator.client import Client
+    from orchestrator.cli.live import Display, Picture
+    from orchestrator.protocol.domain import Observed
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def _show(settings: Settings, value: T, text: Callable[[T], str]) -> None:
-    """Print an answer, as JSON where that is asked for."""
-    if settings.json:
-        render.document(value)
-    else:
-        render.say(text(value))
+_quiet = click.option("-q", "--quiet", "names_only", is_flag=True, help="Print names only, one a line.")
+_watch = click.option("--watch", is_flag=True, help="Go on showing what changes, until interrupted.")
 
 
+def domain_argument(command: F) -> F:
+    """Give a command the argument DOMAIN, which a shell can complete."""
+    return click.argument("domain", shell_complete=complete.domains)(command)
+
+
+def _reading(command: click.Command) -> click.Command:
+    command.params.append(reader_option())
+    return command
+
+
+@_reading
 @click.command(cls=Command, short_help=VERBS["nodes"].summary)
+@_quiet
+@_watch
 @click.pass_obj
-def nodes(settings: Settings) -> None:
-    """List nodes: their hypervisors, domains and memory."""
-    _show(settings, with_client(settings, lambda client: client.nodes()), render.nodes)
+def nodes(settings: Settings, names_only: bool, watch: bool) -> None:
+    """List nodes: whether they are online, their hypervisors, domains and memory."""
+    _check(names_only, watch)
+
+    async def listed(session: Session) -> list[render.Listed]:
+        from orchestrator.cli import live  # noqa: PLC0415  not on the way of --help
+
+        found = await unless_denied(session, session.client.nodes)
+        online = frozenset[str]() if names_only else await live.online(session)
+        return [render.Listed(node=node, online=None if online is None else node.node in online) for node in found]
+
+    async def watched(session: Session) -> None:
+        from orchestrator.cli import live  # noqa: PLC0415  not on the way of --help
+
+        await live.nodes(session, _display(settings, _nodes_picture()))
+
+    if watch:
+        with_session(settings, watched)
+    else:
+        found = with_session(settings, listed)
+        _show_list(settings, [each.document() for each in found], render.nodes(found), names_only and [each.node.node for each in found])
 
 
+@_reading
 @click.command(cls=Command, short_help=VERBS["domains"].summary)
 @click.option("--all", "every", is_flag=True, help="Of all projects; the broker must allow it.")
+@_quiet
+@_watch
 @click.pass_obj
-def domains(settings: Settings, every: bool) -> None:
+def domains(settings: Settings, every: bool, names_only: bool, watch: bool) -> None:
     """List a project's domains."""
-    owner = None if every else settings.owner
-    _show(settings, with_client(settings, lambda client: client.domains(owner)), render.domains)
+    _check(names_only, watch)
+
+    async def watched(session: Session) -> None:
+        from orchestrator.cli import live  # noqa: PLC0415  not on the way of --help
+
+        await live.domains(session, _display(settings, _domains_picture(render.domains)), ">" if every else f"*.{settings.owner}.*")
+
+    if watch:
+        with_session(settings, watched)
+    else:
+        found = with_client(settings, lambda client: client.domains(every=every))
+        found.sort(key=lambda one: (one.project, one.name, one.uuid))
+        _show_list(settings, found, render.domains(found), names_only and [one.name for one in found])
 
 
+@_reading
 @click.command(cls=Command, short_help=VERBS["get"].summary)
-@click.argument("domain")
+@domain_argument
+@_watch
 @click.pass_obj
-def get(settings: Settings, domain: str) -> None:
+def get(settings: Settings, domain: str, watch: bool) -> None:
     """Show a domain's observed state. DOMAIN is a name or UUID."""
-    _show(settings, with_client(settings, lambda client: client.get(settings.owner, domain)), render.record)
+
+    def fields(found: list[Observed]) -> str:
+        return "\n\n".join(map(render.record, found)) or f"{domain} is gone"
+
+    async def watched(session: Session) -> None:
+        from orchestrator.cli import live  # noqa: PLC0415  not on the way of --help
+
+        found = await session.client.get(domain)
+        display = _display(settings, _domains_picture(fields))
+        await live.domains(session, display, f"*.{found.project}.{found.uuid}")
+
+    if watch:
+        with_session(settings, watched)
+    else:
+        render.show(settings.format, with_client(settings, lambda client: client.get(domain)), render.record)
 
 
 @click.command(cls=Command, short_help=VERBS["xml"].summary)
-@click.argument("domain")
+@domain_argument
 @click.pass_obj
 def xml(settings: Settings, domain: str) -> None:
     """Show a domain's XML, as its hypervisor has it. DOMAIN is a name or UUID."""
-    found = with_client(settings, lambda client: client.xml(settings.owner, domain))
-    _show(settings, {"xml": found}, lambda answer: answer["xml"].rstrip())
+    found = with_client(settings, lambda client: client.xml(domain))
+    render.show(settings.format, {"xml": found}, lambda answer: answer["xml"].rstrip())
 
 
 @click.command(cls=Command, short_help=VERBS["stats"].summary)
-@click.argument("domain")
+@domain_argument
 @click.pass_obj
 def stats(settings: Settings, domain: str) -> None:
     """Show a domain's figures under libvirt's names. DOMAIN is a name or UUID."""
-    _show(settings, with_client(settings, lambda client: client.stats(settings.owner, domain)), render.fields)
+    render.show(settings.format, with_client(settings, lambda client: client.stats(domain)), render.fields)
 
 
-@click.command(cls=Command, name="command", short_help=VERBS["command"].summary)
-@click.argument("id")
-@click.option("--domain", metavar="DOMAIN", help="Its domain, which need not be searched for then.")
-@click.pass_obj
-def recorded(settings: Settings, id: str, domain: str | None) -> None:
-    """Show what is recorded of the command ID."""
-    _show(settings, with_client(settings, lambda client: client.command(settings.owner, id, domain=domain)), render.fields)
+def _show_list(settings: Settings, found: list[Any], table: str, names: list[str] | bool) -> None:
+    """Print a list; where there are `names`, these alone."""
+    if isinstance(names, list):
+        if settings.format == "table":
+            for name in names:
+                render.say(render.printable(name))
+            return
+        found = names
+    render.show(settings.format, found, lambda _: table)
 
 
-def _since(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
-    """Return the Unix second that `90s`, `15m`, `2h`, `1d` or an RFC 3339 time means; local time where it gives no zone."""
-    if value is None:
-        return None
-    ago = re.fullmatch(r"(\d{1,9})([smhd])", value)
-    if ago is not None:
-        return time.time() - int(ago[1]) * _UNITS[ago[2]]
-    try:
-        return datetime.fromisoformat(value).timestamp()
-    except (ValueError, OverflowError) as error:
-        raise click.BadParameter(f"{value!r} is no time: use 90s, 15m, 2h, 1d, or 2026-01-31T12:00:00Z", context, parameter) from error
+def _check(names_only: bool, watch: bool) -> None:
+    if names_only and watch:
+        raise click.UsageError("--quiet prints a list once; leave out --watch")
 
 
-@click.command(cls=Command, short_help="follow events as they happen")
-@click.option("--node", metavar="NODE", help="Only of this node.")
-@click.option("--domain", metavar="DOMAIN", help="Only of this domain: name or UUID.")
-@click.option("--kind", "kinds", multiple=True, metavar="KIND", help="Only these: lifecycle, lifecycle.started, command, …; repeatable.")
-@click.option("--since", callback=_since, metavar="TIME", help="Begin in the past: 90s, 15m, 2h, 1d ago, or an RFC 3339 time.")
-@click.option("--reader", metavar="NAME", default="", help="Name of the reader, where the broker allows only that.")
-@click.pass_obj
-def events(settings: Settings, /, reader: str, **wanted: Any) -> None:
-    """Follow events as they are stored, until interrupted.
+def _display(settings: Settings, picture: Picture[T]) -> Display[T]:
+    from orchestrator.cli.live import Display  # noqa: PLC0415  not on the way of --help
 
-    None is missed or shown twice, also when the broker restarts. Without --project: those of all projects, and of nodes themselves.
-    """
-
-    async def follow(client: Client) -> None:
-        async for event in client.events(project=settings.project, **wanted):
-            _show(settings, event, render.event)
-
-    with_client(settings, follow, reader=reader)
+    return Display(settings.format, picture)
 
 
-@click.command(cls=Command, short_help="print the JSON Schemas of the wire")
-def schema() -> None:
-    """Print one JSON document with the schemas of commands, results, events and records."""
-    render.document(schemas.document())
+def _domains_picture(whole: Callable[[list[Observed]], str]) -> Picture[Observed]:
+    from orchestrator.cli.live import Picture  # noqa: PLC0415  not on the way of --help
+
+    return Picture(whole=whole, head=render.DOMAIN_HEAD, row=render.domain_row, document=lambda one: one)
 
 
-COMMANDS = (nodes, domains, get, xml, stats, events, recorded, schema)
+def _nodes_picture() -> Picture[render.Listed]:
+    from orchestrator.cli.live import Picture  # noqa: PLC0415  not on the way of --help
+
+    return Picture(whole=render.nodes, head=render.NODE_HEAD, row=render.node_row, document=render.Listed.document)
+
+
+COMMANDS = (nodes, domains, get, xml, stats)

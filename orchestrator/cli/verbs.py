@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 import click
 import msgspec
 
-from orchestrator.cli import render
+from orchestrator.cli import complete, render
 from orchestrator.cli.session import with_client
 from orchestrator.cli.settings import Command, Settings
 from orchestrator.protocol import token
@@ -20,11 +20,13 @@ from orchestrator.protocol.verb import Verb
 if TYPE_CHECKING:
     from orchestrator.client import Client, Options
 
+_COMPLETED = {"node": complete.nodes, "hypervisor": complete.hypervisors}
 
 
 def command_of(verb: Verb) -> Command:
     """Return the command that sends `verb`."""
-    domain = click.Argument(["domain"], required=not verb.creates, metavar="[DOMAIN]" if verb.creates else "DOMAIN")
+    metavar = "[DOMAIN]" if verb.creates else "DOMAIN"
+    domain = click.Argument(["domain"], required=not verb.creates, metavar=metavar, shell_complete=complete.domains)
     note = " DOMAIN is the name or UUID that it shall have; left out, the XML's own." if verb.creates else " DOMAIN is a name or UUID."
     return Command(
         verb.name,
@@ -44,7 +46,7 @@ def _option(field: msgspec.structs.FieldInfo) -> click.Option:
     if kind is bool:
         switch = "--enabled/--disabled" if name == "enabled" else f"--{name}/--no-{name}"
         return click.Option([field.name, switch], default=field.default is True, help=text)
-    return click.Option([field.name, f"--{name}"], type=kind, required=field.required, help=text)
+    return click.Option([field.name, f"--{name}"], type=kind, required=field.required, help=text, shell_complete=_COMPLETED.get(name))
 
 
 def _described(annotation: Any) -> tuple[type, str]:
@@ -83,10 +85,10 @@ def _run(verb: Verb, settings: Settings, domain: str | None, no_wait: bool, **gi
     name = domain or _named_in(args["xml"])
 
     async def post(client: Client) -> str:
-        return await client.post(settings.owner, name, verb.name, args, **options)
+        return await client.post(name, verb.name, args, **options)
 
     async def attempt(client: Client) -> Result:
-        return await client.attempt(settings.owner, name, verb.name, args, **options)
+        return await client.attempt(name, verb.name, args, **options)
 
     if no_wait:
         _posted(verb, name, with_client(settings, post), settings)
@@ -98,7 +100,7 @@ def _options(given: dict[str, Any]) -> Options:
     """Take the options that all verbs have out of `given`; what remains are the verb's own arguments."""
     state, generation, incarnation = given.pop("if_state"), given.pop("if_generation"), given.pop("if_incarnation")
     condition = Condition(state=state, generation=generation, incarnation=incarnation)
-    return {"id": given.pop("id"), "timeout_s": given.pop("timeout"), "condition": condition if condition != Condition() else None}
+    return {"id": given.pop("id"), "timeout": given.pop("timeout"), "condition": condition if condition != Condition() else None}
 
 
 def _text(value: Any) -> Any:
@@ -122,17 +124,12 @@ def _named_in(xml: str) -> str:
 
 
 def _posted(verb: Verb, name: str, id: str, settings: Settings) -> None:
-    if settings.json:
-        render.document({"id": id})
-    else:
-        render.say(render.printable(f"{verb.name} {name}: left in the log as {id}"))
+    render.show(settings.format, {"id": id}, lambda _: render.printable(f"{verb.name} {name}: left in the log as {id}"))
 
 
 def _ended(result: Result, name: str, settings: Settings) -> None:
-    if settings.json:
-        render.document(result)
-    elif result.ok:
-        render.say(render.result(result, name))
+    if result.ok or settings.format != "table":
+        render.show(settings.format, result, lambda result: render.result(result, name))
     if not result.ok:
         render.complain(result.error.message if result.error else "the command failed, and gives no reason")
         click.get_current_context().exit(1)

@@ -142,6 +142,84 @@ def followed(server: str, last: str) -> list[dict[str, Any]]:
     return told
 
 
+def said(home: Path, *arguments: str, environment: dict[str, str] | None = None) -> str:
+    """Run a command in the context of a config file in `home`; it must succeed, and say nothing beside its answer."""
+    ended = subprocess.run(
+        [*VIRTBUS, *arguments], capture_output=True, text=True, timeout=30, check=False,
+        env={**os.environ, "VIRTBUS_CONFIG": str(home / "config.toml"), **(environment or {})},
+    )
+    assert (ended.returncode, ended.stderr) == (0, ""), (arguments, ended)
+    return ended.stdout
+
+
+def test_people_look_at_a_fleet_and_at_what_becomes_of_it(tmp_path: Path) -> None:
+    """A context instead of a URL; the doctor content; completion, lists, events until now, waiting, and a pipe that is left."""
+    (tmp_path / "web1.xml").write_text(XML.format(name="web1"))
+    with up(tmp_path / "d", "--nodes", "2") as system:
+        system.await_line("ready;")
+        said(tmp_path, "context", "set", "lab", "--server", system.server)
+        findings = json.loads(said(tmp_path, "doctor", "-o", "json"))
+        assert [finding for finding in findings if finding["verdict"] != "ok"] == []
+        assert {"worker n1", "worker n2", "coordinator", "clock"} <= {finding["subject"] for finding in findings}
+        said(tmp_path, "create-xml", "--file", str(tmp_path / "web1.xml"), "--node", "n2")
+        assert said(tmp_path, "domains", "-q") == "web1\n"
+        shell = {"_VIRTBUS_COMPLETE": "bash_complete", "COMP_WORDS": "virtbus wait w", "COMP_CWORD": "2"}
+        offered = [said(tmp_path, environment=shell) for _ in range(5)]  # on a machine with much else to do, time may run out
+        assert set(offered) - {""} == {"plain,web1\n"}
+        waiting = [*VIRTBUS, "--server", system.server, "wait", "web1", "--state", "shutoff", "--timeout", "30"]
+        with subprocess.Popen(waiting, stdout=subprocess.PIPE, text=True) as waits:
+            said(tmp_path, "destroy", "web1")
+            assert waits.communicate(timeout=30)[0] == "web1: shutoff on n2\n"
+        told = said(tmp_path, "events", "--no-follow", "--kind", "lifecycle", "--domain", "web1").splitlines()
+        assert [line.split()[4] for line in told] == ["lifecycle.defined", "lifecycle.started", "lifecycle.stopped"]
+        assert left_by_its_reader(system.server) == (141, b"")
+
+
+def left_by_its_reader(server: str) -> tuple[int, bytes]:
+    """Follow events from long ago, leave after the first line, and return the exit code and what was complained of."""
+    command = [*VIRTBUS, "--server", server, "events", "--since", "1h"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as events:
+        assert events.stdout is not None
+        assert events.stderr is not None
+        os.read(events.stdout.fileno(), 1)
+        events.stdout.close()
+        while events.poll() is None:  # what is told next meets a closed pipe
+            subprocess.run([*VIRTBUS, "--server", server, "suspend", "web1"], capture_output=True, timeout=30, check=False)
+        return events.returncode, events.stderr.read()
+
+
+def test_a_watched_list_is_drawn_anew_on_a_terminal_and_left_quietly(tmp_path: Path) -> None:
+    """In colours, over itself; Ctrl-C ends it with nothing said."""
+    (tmp_path / "web1.xml").write_text(XML.format(name="web1"))
+    ours, theirs = os.openpty()
+    with up(tmp_path / "d") as system:
+        system.await_line("ready;")
+        command = [*VIRTBUS, "--server", system.server, "domains", "--watch"]
+        environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | {"TERM": "xterm"}
+        with subprocess.Popen(command, stdout=theirs, stderr=subprocess.PIPE, env=environment) as watch:
+            os.close(theirs)
+            shown = seen(ours, b"NAME")
+            system.run("create-xml", "--file", str(tmp_path / "web1.xml"))
+            shown += seen(ours, b"\x1b[32mrunning")
+            watch.send_signal(signal.SIGINT)
+            assert watch.wait(10) == -signal.SIGINT
+            assert watch.stderr is not None
+            assert watch.stderr.read() == b""
+        os.close(ours)
+    assert b"\x1b[1F" in shown
+
+
+def seen(terminal: int, wanted: bytes) -> bytes:
+    """Read what a terminal shows until `wanted` is there."""
+    shown = b""
+    end = time.monotonic() + READY_S
+    while wanted not in shown:
+        ready, _, _ = select.select([terminal], [], [], max(0.0, end - time.monotonic()))
+        assert ready, shown
+        shown += os.read(terminal, 65_536)
+    return shown
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_everything_within_two_seconds(how: signal.Signals, tmp_path: Path) -> None:
     """All processes are gone, no pid file is left, and no log has a traceback."""

@@ -28,6 +28,7 @@ NODE = {
     "hypervisors": [{"uri": "test:///default", "types": ["test"], "version": "9.0", "verbs": [], "events": [], "connected": True}],
     "allocated": {"vcpus": 0, "memory_kib": 0}, "domain_count": 1, "labels": {}, "schedulable": True, "updated": "2026-01-01T00:00:00Z",
 }
+LEASE = {"node": "n1", "epoch": "01JD", "cursor": 0, "done": 0, "updated": "2026-01-01T00:00:00Z"}
 
 
 def done(message: Message, **more: Any) -> dict[str, Any]:
@@ -127,15 +128,19 @@ def test_a_refusal_without_a_result_exits_1(fleet: Fleet, capsys: pytest.Capture
 
 
 def test_nodes_are_a_table_or_a_list_of_records(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
-    """Columns for people, the records of the wire for programs."""
-    fleet.answer = lambda _: {"ok": True, "result": {"nodes": [NODE]}}
+    """Columns for people, the records of the wire for programs, and whether each is online; one without a lease is not."""
+    fleet.answer = lambda _: {"ok": True, "result": {"nodes": [NODE, NODE | {"node": "n2"}]}}
+    fleet.stored = [Outgoing("$KV.virt_leases.n1", codec.encode(LEASE))]
     assert run(["nodes"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "NODE  HYPERVISORS      DOMAINS  CPUS  FREE      MEMORY    SCHEDULABLE",
-        "n1    test:///default  1        4     1024 MiB  2048 MiB  yes",
+        "NODE  STATE    HYPERVISORS      DOMAINS  CPUS  FREE      MEMORY    SCHEDULABLE",
+        "n1    online   test:///default  1        4     1024 MiB  2048 MiB  yes",
+        "n2    offline  test:///default  1        4     1024 MiB  2048 MiB  yes",
     ]
     assert run(["nodes", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == [NODE]
+    listed = json.loads(capsys.readouterr().out)
+    assert [(node["node"], node["online"]) for node in listed] == [("n1", True), ("n2", False)]
+    assert NODE.items() <= listed[0].items()
 
 
 def test_domains_are_those_of_the_project_or_all(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
@@ -175,11 +180,12 @@ def test_what_is_recorded_of_a_command_is_shown(fleet: Fleet, capsys: pytest.Cap
     assert json.loads(fleet.asked[0].body)["args"] == {"id": "one"}
 
 
-def told(number: int, name: str, data: dict[str, Any]) -> Outgoing:
+def told(number: int, name: str, data: dict[str, Any], commandid: str | None = None) -> Outgoing:
     """Return an event to store."""
     value = event(
         prefix="virt", name=name, source="/virt/nodes/n1", node="n1", project="default", subject=UUID, time="2026-01-01T00:00:00Z",
         epoch="01JD0000000000000000000000", sequence=number, previous=0, data=data, domainname="web1",
+        commandid=commandid,
     )
     return Outgoing(f"virt.v1.evt.n1.default.{UUID}.{name}", codec.encode(value))
 
@@ -221,3 +227,33 @@ def test_events_in_json_are_the_documents_of_the_log(fleet: Fleet, monkeypatch: 
     fleet.stored = [told(1, "lifecycle.started", {"event": "started"}), told(2, "lifecycle.stopped", {"event": "stopped"})]
     lines = follow(["events", "--json", "--since", "365d", "--kind", "lifecycle.stopped"], 1, monkeypatch)
     assert [json.loads(line) for line in lines] == [json.loads(fleet.stored[1].body)]
+
+
+def test_waiting_ends_when_the_domain_is_as_wanted(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is shown as it is then; one that is gone is shown as gone."""
+    fleet.answer = lambda _: {"ok": True, "result": {"domain": DOMAIN}}
+    assert run(["wait", "web1", "--state", "paused", "--state", "running", "--timeout", "5"]) == 0
+    assert capsys.readouterr().out == "web1: running on n1\n"
+    fleet.answer = lambda _: {"ok": False, "error": {"code": "not_found", "message": "no domain web1"}}
+    assert run(["wait", "web1", "--state", "gone", "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out) is None
+
+
+def test_waiting_in_vain_exits_1(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
+    """The sentence says what the domain is instead."""
+    fleet.answer = lambda _: {"ok": True, "result": {"domain": DOMAIN}}
+    assert run(["wait", "web1", "--state", "shutoff", "--timeout", "0.1"]) == 1
+    assert "running" in capsys.readouterr().err
+
+
+def test_a_command_is_cancelled_by_its_id(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
+    """With or without its domain; what can no more be cancelled is a no."""
+    fleet.answer = done
+    assert run(["cancel", "one", "--domain", "web1"]) == 0
+    assert run(["cancel", "one"]) == 0
+    assert [message.subject for message in fleet.asked] == ["virt.v1.api.default.web1.cancel", "virt.v1.api.default._.cancel"]
+    assert [json.loads(message.body)["args"] for message in fleet.asked] == [{"id": "one"}] * 2
+    capsys.readouterr()
+    fleet.answer = lambda message: done(message, ok=False, error={"code": "conflict", "message": "it has begun"})
+    assert run(["cancel", "one"]) == 1
+    assert capsys.readouterr().err == "it has begun\n"
