@@ -3,13 +3,14 @@
 #   make test              checks, unit and contract tests, the quick end-to-end tests
 #   make e2e               all end-to-end tests, with Node.js
 #   make bench SECONDS=60  what it costs, side by side
+#   make docs              the documentation, into docs/_build
 #   make check             ruff, mypy, import-linter
 #   make clean             remove all that the others made here
 
 SECONDS ?= 60
 PYTEST = .venv/bin/python -m pytest -rs
 
-.PHONY: demo test e2e bench check setup clean
+.PHONY: demo test e2e bench docs check setup clean
 
 demo: setup
 	@.venv/bin/python -m demo
@@ -25,14 +26,18 @@ e2e:
 bench: setup
 	@.venv/bin/python -m tests.bench --seconds $(SECONDS)
 
+docs: setup
+	.venv/bin/python -m sphinx -q -W --keep-going -b html docs docs/_build
+	@echo "open docs/_build/index.html"
+
 check: setup
 	.venv/bin/ruff check .
-	.venv/bin/mypy orchestrator workers tests demo
+	.venv/bin/mypy orchestrator workers tests demo docs
 	.venv/bin/lint-imports --config tools/imports.ini --no-cache
 
 setup:
 	@tools/setup
 
 clean:
-	rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist tests/e2e/js/node_modules
+	rm -rf .venv .containers .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist docs/_build docs/examples/node_modules tests/e2e/js/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
