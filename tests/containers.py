@@ -109,7 +109,8 @@ def private_podman() -> Iterator[Engine]:
             for parent in _parents() - parents:
                 _remove(parent)
             if new:
-                _STATE.rmdir()
+                with suppress(OSError):  # somebody else's podman keeps something there by now
+                    _STATE.rmdir()
 
 
 def _settings(place: Path) -> str:
