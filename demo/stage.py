@@ -8,6 +8,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from demo import trial
 from demo.guest import Guest, GuestError, build
 
 CACHE = Path(__file__).parent.parent / ".demo"
@@ -58,7 +59,7 @@ def _lack() -> str | None:
     root = Path("/")
     if not any(list(root.glob(f"{folder[1:]}/libvirt_driver_qemu.so")) for folder in _DRIVERS):
         return "libvirt's QEMU driver is not installed"
-    return None
+    return trial.refusal() if trial.needed() else None
 
 
 class Acceleration:
