@@ -1,4 +1,4 @@
-"""Reaps QEMU processes that outlived the worker which started them, and those that daemonised under it.
+"""Reaps QEMU processes that outlived the worker which started them, those that daemonised under it, and whatever else it left.
 
 QEMU leaves the process that starts it. Where process 1 is no real init, as in many containers, nobody reaps it at
 once, and libvirt waits a second or two at each end of a guest, and far longer at its first look at QEMU.
@@ -11,11 +11,15 @@ import functools
 import os
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36
 _PAUSE_S = 0.02
 _NAME = "qemu-system"
+
+PATIENCE_S = 1.0
+"""Seconds after which nobody waits any more for what has ended: a killed worker leaves what libvirt was just starting, too."""
 
 
 @functools.cache
@@ -26,16 +30,29 @@ def adopt() -> None:
 
 
 def _reap() -> None:
-    """Reap for as long as the process lives; what else ends has a parent here who waits for it."""
+    """Reap for as long as the process lives: QEMU at once, and what has a parent here only if that does not come for it.
+
+    The system names one that has ended, always the same until it is reaped, so none may be left standing before the others.
+    """
+    first, since = 0, 0.0
     while True:
-        try:
-            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
-        except ChildProcessError:
-            ended = None
-        if ended is not None and _is_qemu(ended.si_pid):
-            os.waitpid(ended.si_pid, os.WNOHANG)
+        pid = _ended()
+        if pid != first:
+            first, since = pid, time.monotonic()
+        if pid and (_is_qemu(pid) or time.monotonic() - since > PATIENCE_S):
+            with suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
         else:
             time.sleep(_PAUSE_S)
+
+
+def _ended() -> int:
+    """Return a child that has ended and is not reaped, 0 if there is none."""
+    try:
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+    except ChildProcessError:
+        return 0
+    return 0 if ended is None else ended.si_pid
 
 
 def _is_qemu(pid: int) -> bool:
