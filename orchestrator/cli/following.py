@@ -1,4 +1,4 @@
-"""Commands about what happens: events, waiting for a state, what became of a command, and cancelling it."""
+"""Commands about what happens: events, what was refused, waiting for a state, what became of a command, and cancelling it."""
 
 from __future__ import annotations
 
@@ -74,6 +74,36 @@ def events(settings: Settings, /, follow: bool, since: float | None, **wanted: A
 events.params.append(reader_option())
 
 
+@click.command(cls=Command, short_help="list what was refused as malformed")
+@click.option("--since", callback=_since, metavar="TIME", help="Begin in the past: 90s, 15m, 2h, 1d ago, or an RFC 3339 time.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, metavar="N", help="At most the last N.")
+@click.option("--follow", is_flag=True, help="Go on with what comes, until interrupted; with --since, from there on.")
+@click.pass_obj
+def invalid(settings: Settings, since: float | None, limit: int, follow: bool) -> None:
+    """List messages that were no valid commands: when, in which project, on which subject, and what to mend.
+
+    Without --project: of all projects, and those whose project could not be read, shown as _.
+    """
+
+    async def following(session: Session) -> None:
+        from orchestrator.cli import refused  # noqa: PLC0415  not on the way of --help
+
+        async for each in refused.coming(session, settings.project, since=since):
+            render.show_each(settings.format, each, refused.Refused.line)
+
+    async def listing(session: Session) -> None:
+        from orchestrator.cli import refused  # noqa: PLC0415  not on the way of --help
+
+        found = await refused.last(session, settings.project, since=since, limit=limit)
+        render.show(settings.format, found, lambda found: render.columns(refused.HEAD, [each.row() for each in found]))
+
+    body = following if follow else listing
+    with_session(settings, lambda session: unless_denied(session, lambda: body(session)))
+
+
+invalid.params.append(reader_option())
+
+
 @click.command(cls=Command, name="wait", short_help="wait until a domain is in a state")
 @domain_argument
 @click.option(
@@ -115,4 +145,4 @@ def cancel(settings: Settings, id: str, domain: str | None) -> None:
     render.show(settings.format, result, lambda result: render.result(result, id))
 
 
-COMMANDS = (events, await_state, recorded, cancel)
+COMMANDS = (events, invalid, await_state, recorded, cancel)

@@ -8,17 +8,21 @@ import msgspec
 
 from orchestrator.protocol import codec, domainxml, token
 from orchestrator.protocol.command import (
-    HEADER_ID,
-    HEADER_TRACEPARENT,
-    HEADER_TRACESTATE,
+    HEADER_CMD,
+    HEADER_DEADLINE,
+    HEADER_FENCE,
     Body,
     Command,
     decode_command,
     id_of,
+    trace_of,
 )
 from orchestrator.protocol.error import Invalid
 from orchestrator.protocol.subject import NONE, Addressed, Subjects
 from orchestrator.protocol.verb import CommandIdArgs, XmlArgs, find
+
+_OF_ROUTERS = (HEADER_DEADLINE, HEADER_FENCE, HEADER_CMD)
+"""What only a router may say: from anybody else it means nothing."""
 
 
 class Heading(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,8 +81,8 @@ def read(
 ) -> Order | Malformed:
     """Read a message; `own_id` gives the id that it gets if it brings none. Never raises."""
     addressed = Addressed("", "", "")
-    trace = {key: headers[key] for key in (HEADER_TRACEPARENT, HEADER_TRACESTATE) if key in headers}
-    brought = {HEADER_ID: headers[HEADER_ID]} if HEADER_ID in headers else {}
+    travelling = trace_of(headers)
+    brought = {name: value for name, value in headers.items() if name not in _OF_ROUTERS}
     try:
         addressed = subjects.parse_addressed(subject)
         verb = find(addressed.verb, "verb", "control")
@@ -101,7 +105,7 @@ def read(
             given=command.id is not None,
             digest=command.digest,
             received=received,
-            trace=trace,
+            trace=travelling,
             command=command,
             deadline=received + command.timeout_s,
             body=body,
@@ -120,7 +124,7 @@ def read(
             given=given is not None,
             digest=token.digest(subject.encode(), body),
             received=received,
-            trace=trace,
+            trace=travelling,
             error=error,
         )
 

@@ -8,7 +8,7 @@ import msgspec
 
 from orchestrator.protocol import codec
 from orchestrator.protocol.command import Result
-from orchestrator.protocol.error import Cancelled, Conflict
+from orchestrator.protocol.error import Cancelled, Conflict, Outcome
 
 _ENDED: dict[str, Literal["cancelled", "succeeded", "failed", "expired"]] = {
     "command.cancelled": "cancelled",
@@ -27,10 +27,10 @@ class Fate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class CancelledBy(Cancelled):
-    """Cancelled before it began. by: id of the cancel."""
+    """Cancelled before it began, or aborted while it ran. by: id of the cancel. outcome: what it left, where it was aborted."""
 
-    def __init__(self, by: str) -> None:
-        super().__init__(f"cancelled before it began, by command {by!r}")
+    def __init__(self, by: str, *, began: bool = False, outcome: Outcome = "none") -> None:
+        super().__init__(f"cancelled {'while it ran' if began else 'before it began'}, by command {by!r}", outcome=outcome)
         self.by = by
 
 

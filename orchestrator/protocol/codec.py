@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, TypeVar
 
 import msgspec
@@ -42,5 +43,22 @@ def convert(value: Any, kind: type[T], *, field: str) -> T:
     """Return plain `value` as `kind`; raise `Invalid`, with `field` as the place, where it does not fit."""
     try:
         return msgspec.convert(value, type=kind)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, RecursionError) as error:
         raise Invalid(f"{field}: {error}") from error
+
+
+def check_keys(raw: bytes) -> None:
+    """Raise `Invalid` where an object in `raw`, which is JSON, has a key twice: two readers could read two commands (RFC 8259, 4)."""
+    if raw.count(b":") > 1:  # most commands have one key, and are not read again for this
+        try:
+            json.loads(raw, object_pairs_hook=_once)
+        except (ValueError, RecursionError) as error:
+            raise Invalid(f"body: {error}") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> None:
+    seen: set[str] = set()
+    for key, _ in pairs:
+        if key in seen:
+            raise Invalid(f"body: the key {key!r} stands twice in one object; say it once")
+        seen.add(key)

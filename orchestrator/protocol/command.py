@@ -23,6 +23,11 @@ HEADER_ERROR_CODE = "Nats-Service-Error-Code"
 
 MAX_TIMEOUT_S = 30 * 24 * 3600.0
 
+MAX_TRACE = 512
+"""Letters that `traceparent` and `tracestate` may each have: they travel on, into each event of the command (W3C Trace Context)."""
+
+_SPACE = b" \t\r\n"
+
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What must hold at the head of the domain's queue, else `conflict` and nothing done."""
@@ -62,8 +67,9 @@ def decode_command(verb: Verb, raw: bytes, headers: Mapping[str, str]) -> Comman
     """Validate a command's body against its verb; raise `Invalid` and name the field where it does not fit."""
     if len(raw) > codec.MAX_COMMAND:
         raise Invalid(f"body has {len(raw)} bytes; a command may have {codec.MAX_COMMAND}")
-    body = codec.decode(raw, Body) if raw.strip() else Body()
-    args = codec.convert(body.args, verb.args, field="args")
+    trace(headers)
+    body = _body(raw) if raw.strip(_SPACE) else Body()
+    args = _args(verb, body.args)
     if verb.kind == "control" and body.condition is not None:
         raise Invalid(f"if: {verb.name} acts out of turn, so there is no moment to judge it at; leave it out")
     return Command(
@@ -82,6 +88,23 @@ def decode_command(verb: Verb, raw: bytes, headers: Mapping[str, str]) -> Comman
     )
 
 
+def trace(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the trace headers, which travel on as they are; raise `Invalid` where one is too long for that."""
+    found = {name: headers[name] for name in (HEADER_TRACEPARENT, HEADER_TRACESTATE) if name in headers}
+    for name, value in found.items():
+        if len(value) > MAX_TRACE:
+            raise Invalid(f"header {name}: {len(value)} letters; at most {MAX_TRACE} are accepted, or leave it out")
+    return found
+
+
+def trace_of(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the trace headers of a command that failed validation, none if they are at fault themselves; never raises."""
+    try:
+        return trace(headers)
+    except Invalid:
+        return {}
+
+
 def given_id(in_body: str | None, headers: Mapping[str, str]) -> str | None:
     """Return the id that body or `Virt-Id` header gives, if any; raise `Invalid` if they differ or it is malformed.
 
@@ -97,11 +120,31 @@ def given_id(in_body: str | None, headers: Mapping[str, str]) -> str | None:
 def id_of(raw: bytes, headers: Mapping[str, str]) -> str | None:
     """Return the id of a command that failed validation, if one can be read and is well-formed; never raises."""
     try:
-        body = msgspec.json.decode(raw) if raw.strip() else {}
+        body = msgspec.json.decode(raw) if raw.strip(_SPACE) else {}
         found = body.get("id") if isinstance(body, dict) else None
         return given_id(found if isinstance(found, str) else None, headers)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Invalid):
         return None
+
+
+def _body(raw: bytes) -> Body:
+    try:
+        body = codec.decode(raw, Body)
+    except Invalid as error:
+        raise Invalid(f"{error.message}; send a JSON object with any of: {_fields(Body)}") from error
+    codec.check_keys(raw)
+    return body
+
+
+def _args(verb: Verb, given: dict[str, Any]) -> Args:
+    try:
+        return codec.convert(given, verb.args, field="args")
+    except Invalid as error:
+        raise Invalid(f"{error.message}; {verb.name} takes {_fields(verb.args) or 'no arguments'}") from error
+
+
+def _fields(kind: type[msgspec.Struct]) -> str:
+    return ", ".join(kind.__struct_encode_fields__)
 
 
 class DomainRef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -32,6 +32,8 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     epoch: str
     sequence: str
     updated: str
+    saved: bool = False
+    """Whether there is an image of a managed save, from which `start` goes on."""
 
 
 class Former(msgspec.Struct, frozen=True, kw_only=True):

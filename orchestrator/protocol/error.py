@@ -12,6 +12,9 @@ import msgspec
 
 Outcome = Literal["none", "unknown", "partial", "applied"]
 
+MAX_SENTENCE = 8192
+"""Letters that a message may have. It may quote what was sent, and must fit into an event whatever that was."""
+
 
 class LibvirtCode(msgspec.Struct, frozen=True, kw_only=True):
     """Libvirt's own verdict: `virErrorNumber` and `virErrorDomain`."""
@@ -45,6 +48,8 @@ class WireError(Exception):
         retryable: bool | None = None,
         libvirt: LibvirtCode | None = None,
     ) -> None:
+        if len(message) > MAX_SENTENCE:
+            message = f"{message[:MAX_SENTENCE]}…"
         super().__init__(message)
         self.message = message
         self.outcome: Outcome = outcome

@@ -15,7 +15,12 @@ TERMINAL = frozenset({"command.succeeded", "command.failed", "command.cancelled"
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One event as it stands in the log; attribute names are CloudEvents', all lower case."""
+    """One event as it stands in the log; attribute names are CloudEvents', all lower case.
+
+    Terminal events of a worker say which order they end, so that a ledger can be rebuilt from them: commandsequence: its place
+    in `VIRT_RUN`. commanddigest: the fingerprint of its domain, verb and arguments, by which a repeat is told from another command
+    under the same id. commandfence: the owner epoch that it came with, if any.
+    """
 
     specversion: str
     id: str
@@ -32,6 +37,9 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     previous: str
     incarnation: str | None = None
     commandid: str | None = None
+    commandsequence: str | None = None
+    commanddigest: str | None = None
+    commandfence: str | None = None
     traceparent: str | None = None
     tracestate: str | None = None
     synthetic: bool = False
@@ -62,13 +70,16 @@ def event(
     domainname: str | None = None,
     incarnation: str | None = None,
     commandid: str | None = None,
+    commandsequence: int = 0,
+    commanddigest: str | None = None,
+    commandfence: int = 0,
     traceparent: str | None = None,
     tracestate: str | None = None,
     synthetic: bool = False,
 ) -> Event:
     """Return an event with all that follows from its parts filled in.
 
-    `name` is `<event>[.<detail>]`; `sequence` and `previous` are numbers from 1 (0: none).
+    `name` is `<event>[.<detail>]`; `sequence`, `previous`, `commandsequence` and `commandfence` are numbers from 1 (0: none).
     """
     digits = f"{sequence:016d}"
     return Event(
@@ -87,6 +98,9 @@ def event(
         previous=f"{previous:016d}",
         incarnation=incarnation,
         commandid=commandid,
+        commandsequence=f"{commandsequence:016d}" if commandsequence else None,
+        commanddigest=commanddigest,
+        commandfence=str(commandfence) if commandfence else None,
         traceparent=traceparent,
         tracestate=tracestate,
         synthetic=synthetic,

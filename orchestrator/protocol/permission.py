@@ -63,6 +63,7 @@ def worker(subjects: Subjects, node: str) -> Permissions:
             *(keys for _, keys in state),
             *(_last(f"KV_{bucket}", keys) for bucket, keys in state),
             _last(subjects.log_evt, evt),
+            _last(subjects.log_run, run),
             *_reader(subjects.log_run, node, run),
             *_reader(subjects.log_evt, node, evt),
             *_reader(f"KV_{domains}", node, f"$KV.{domains}.{node}.>"),

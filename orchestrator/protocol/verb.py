@@ -34,7 +34,7 @@ class AutostartArgs(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 class CommandIdArgs(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Which command is meant."""
 
-    id: Annotated[str, msgspec.Meta(description="the command's id")]
+    id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$(?!\n)", description="the command's id")]
 
 
 class ListArgs(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -62,6 +62,7 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
     from_states: the states in which it may begin; empty: any.
     event: the lifecycle event that libvirt sends for it, awaited before the command ends; empty: none.
     asks_guest: the call only asks the guest; the command ends when the event says that it obeyed.
+    abortable: a `cancel` can stop it while it runs.
     run, settles: of a verb of somebody's own (`extension`).
     """
 
@@ -75,6 +76,7 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
     from_states: frozenset[State] = frozenset()
     event: str = ""
     asks_guest: bool = False
+    abortable: bool = False
     run: Callable[[Any, str, Any], None] | None = None
     settles: Callable[[Any, Any], Outcome] | None = None
 
@@ -105,12 +107,17 @@ VERBS: dict[str, Verb] = {
         Verb(name="suspend", goal="paused", from_states=_UP, event="suspended", summary="pause a domain's processors"),
         Verb(name="resume", goal="running", from_states=_UP, event="resumed", summary="let a paused domain run on"),
         Verb(name="undefine", event="undefined", summary="remove a domain's definition; a running one becomes transient"),
+        Verb(
+            name="managed-save", long=True, abortable=True, goal="shutoff", from_states=frozenset({"running", "blocked", "paused"}),
+            event="stopped", summary="save a domain's memory to its host and stop it; start goes on from there",
+        ),
+        Verb(name="managed-save-remove", summary="remove what managed-save saved, so that start boots"),
         Verb(name="set-autostart", args=AutostartArgs, summary="say whether the host starts a domain when it boots"),
         Verb(name="get", kind="query", summary="show a domain's observed state"),
         Verb(name="xml", kind="query", summary="show a domain's XML"),
         Verb(name="stats", kind="query", summary="show a domain's figures: processor, memory, disks, interfaces"),
         Verb(name="command", kind="fleet", args=CommandIdArgs, summary="show what is recorded of a command"),
-        Verb(name="cancel", kind="control", args=CommandIdArgs, summary="cancel a command that has not begun"),
+        Verb(name="cancel", kind="control", args=CommandIdArgs, summary="cancel a command that has not begun, or a job that runs"),
         Verb(name="domains", kind="fleet", args=ListArgs, summary="list domains"),
         Verb(name="nodes", kind="fleet", args=ListArgs, summary="list nodes"),
     )

@@ -28,8 +28,8 @@ def choose(offers: Sequence[Offer], *, wanted: str | None, type: str) -> list[Of
     named = [one for one in offers if one.uri == wanted] or [one for one in offers if wanted is None or _runs(one, wanted)]
     if not named:
         raise Unsupported(f"args.hypervisor: this node has no {wanted!r}; it has {_told(offers)}")
-    # XML without a type is for the hypervisor to refuse: it knows the right words.
-    able = [one for one in named if not type or _runs(one, type)]
+    # XML without a type is for the hypervisor to refuse, and where there is but one, so is any type: it knows the right words.
+    able = [one for one in named if not type or _runs(one, type) or len(offers) == 1]
     if not able:
         raise Unsupported(f"xml: no hypervisor here runs domains of type {type!r}; there is {_told(named)}")
     return sorted(able, key=lambda one: (not one.works, one.types is None))

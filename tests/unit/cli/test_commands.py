@@ -22,6 +22,7 @@ DOMAIN = {
     "uuid": UUID, "name": "web1", "project": "default", "node": "n1", "hypervisor": "test:///default", "type": "test", "state": "running",
     "reason": "booted", "persistent": True, "autostart": False, "vcpus": 2, "memory_kib": 1048576, "labels": {"tier": "web"},
     "generation": 0, "incarnation": None, "role": "owner", "epoch": "01JD", "sequence": "0" * 16, "updated": "2026-01-01T00:00:00Z",
+    "saved": False,
 }
 NODE = {
     "node": "n1", "epoch": "01JD", "version": "0.1.0", "arch": "x86_64", "cpus": 4, "memory_kib": 2097152, "free_memory_kib": 1048576,

@@ -55,6 +55,11 @@ def test_what_was_never_reached_may_run_anything() -> None:
     assert [LXC.uri] == chosen([QEMU, away(LXC, None)], "xen", "xen")
 
 
+def test_the_only_hypervisor_is_asked_whatever_the_type() -> None:
+    """It says no itself, in the words that its users know."""
+    assert [QEMU.uri] == chosen([QEMU], "hvf")
+
+
 @pytest.mark.parametrize(
     ("offers", "type", "wanted", "words"),
     [

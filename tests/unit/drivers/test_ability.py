@@ -70,10 +70,10 @@ def test_a_type_without_domain_capabilities_does_not_run() -> None:
     assert types(Hypervisor(runs=(), refusal=libvirt.VIR_ERR_NO_SUPPORT)) == ["qemu", "kvm"]
 
 
-def test_containers_have_no_reset() -> None:
+def test_containers_have_no_reset_and_cannot_be_saved() -> None:
     """One API does not mean one ability."""
     qemu, lxc = (ability.read(Hypervisor(kind=kind), "x:///", []).verbs for kind in ("QEMU", "LXC"))
-    assert set(qemu) - set(lxc) == {"reset"}
+    assert set(qemu) - set(lxc) == {"reset", "managed-save", "managed-save-remove"}
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workers.drivers.libvirt import xml
+from workers.drivers.libvirt.tagging import tagged
 from workers.drivers.port import Malformed, Tag
 
 PLAIN = "<domain type='kvm'><name>a</name><memory unit='KiB'>2048</memory><vcpu placement='static' current='2'>4</vcpu></domain>"
@@ -19,7 +20,7 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs"), exc
 def test_a_tag_written_is_the_tag_read(labels: dict[str, str], generation: int) -> None:
     """Whatever labels hold, they come back as they were."""
     tag = Tag(project="p", labels=labels, generation=generation)
-    assert tag == xml.tag_of(xml.parse(xml.tagged(PLAIN, tag)))
+    assert tag == xml.tag_of(xml.parse(tagged(PLAIN, tag)))
 
 
 def test_our_metadata_is_replaced_and_that_of_others_kept() -> None:
@@ -28,12 +29,57 @@ def test_our_metadata_is_replaced_and_that_of_others_kept() -> None:
         f"<metadata><a:domain xmlns:a='{xml.TAG}' project='forged'/><b:x xmlns:b='{xml.TAG}'/><o:keep xmlns:o='urn:other'>1</o:keep>"
         f"<c:instance xmlns:c='{xml.LIVE}' incarnation='forged'/></metadata>"
     )
-    tagged = xml.tagged(PLAIN.replace("</domain>", f"{metadata}</domain>"), Tag(project="mine"))
-    root = xml.parse(tagged)
+    done = tagged(PLAIN.replace("</domain>", f"{metadata}</domain>"), Tag(project="mine"))
+    root = xml.parse(done)
     assert Tag(project="mine") == xml.tag_of(root)
     assert xml.incarnation_of(root) is None
-    assert "forged" not in tagged
+    assert "forged" not in done
     assert root.findtext("metadata/{urn:other}keep") == "1"
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        "<metadata><a:domain xmlns:a='{tag}' project='forged'/></metadata>",
+        "<metadata><domain xmlns='{tag}' project='forged'><label name='a' value='>'/></domain></metadata>",
+        "<metadata xmlns:a='{tag}'><a:domain project='forged'></a:domain ></metadata>",
+        "<metadata xmlns='{tag}'><domain project='forged'/></metadata><metadata><domain xmlns='{tag}' project='forged'/></metadata>",
+        "<metadata><!-- > --><o xmlns='urn:o' a='>'/><a:domain\n a='/>' xmlns:a='{slashed}' project='forged'/><p/></metadata>",
+    ],
+)
+def test_a_forged_tag_goes_however_it_is_written(metadata: str) -> None:
+    """By any prefix, in any place where libvirt would look for it."""
+    written = metadata.replace("{tag}", xml.TAG).replace("{slashed}", xml.TAG.replace("/", "&#47;"))
+    done = tagged(PLAIN.replace("</domain>", f"{written}</domain>"), Tag(project="mine"))
+    assert Tag(project="mine") == xml.tag_of(xml.parse(done))
+    assert ["mine"] == [each.get("project") for each in xml.parse(done).iterfind(f"metadata/{{{xml.TAG}}}domain")]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", ""),
+        ("<metadata/>", ""),
+        ("<metadata ></metadata>", ""),
+        ("<metadata><![CDATA[ ]]><a:b/></metadata>", ""),
+        ("<!-- ü -->", "<x:y xmlns:x='urn:x'><![CDATA[<&]]>&#233;</x:y>"),
+    ],
+)
+def test_all_else_stays_as_it_was_written(before: str, after: str) -> None:
+    """To the byte, but for the first line: no parser's idea of the document comes between sender and libvirt."""
+    document = f"<domain type='kvm'>\r\n {before}<name>a</name>{after} <memory\tunit = 'KiB' >2048</memory></domain>\n<!-- end -->"
+    done = tagged(f'<?xml version="1.0" encoding="latin-1"?>{document}', Tag(project="mine"))
+    metadata, added = ("<metadata>", "</metadata>") if "<metadata" not in before else ("", "")
+    inserted = f"{metadata}{xml.written(Tag(project='mine'))}{added}"
+    undone = done.replace(inserted, "")
+    assert document in (undone, undone.replace("<metadata></metadata>", "<metadata/>"))
+
+
+def test_what_has_no_place_for_a_tag_is_malformed() -> None:
+    """Nor does libvirt take a domain of which nothing is said."""
+    for document in ("<domain/>", "<domain", "<!DOCTYPE domain><domain><name>a</name></domain>"):
+        with pytest.raises(Malformed):
+            tagged(document, Tag(project="mine"))
 
 
 def test_figures_are_what_the_instance_has() -> None:

@@ -17,8 +17,6 @@ from workers.drivers.port import Malformed, Tag
 TAG = "https://virtbus.dev/xmlns/domain/1"
 LIVE = "https://virtbus.dev/xmlns/live/1"
 
-_OURS = f"metadata/{{{TAG}}}*", f"metadata/{{{LIVE}}}*"
-
 
 class Described(msgspec.Struct, frozen=True, kw_only=True):
     """What a sighting takes from the XML."""
@@ -73,19 +71,9 @@ def incarnation_of(root: etree._Element) -> str | None:
     return None if element is None else element.get("incarnation")
 
 
-def tagged(document: str, tag: Tag) -> str:
-    """Return `document` with `tag` in place of whatever it held in our namespaces; raise `Malformed` as `parse`."""
-    root = parse(document)
-    for path in _OURS:
-        for element in root.findall(path):
-            parent = element.getparent()
-            if parent is not None:
-                parent.remove(element)
-    metadata = root.find("metadata")
-    if metadata is None:
-        metadata = etree.SubElement(root, "metadata")
-    metadata.append(_element(tag, {"virtbus": TAG}))
-    return etree.tostring(root, encoding="unicode")
+def written(tag: Tag) -> str:
+    """Return `tag` as it stands in a domain's metadata."""
+    return etree.tostring(_element(tag, {"virtbus": TAG}), encoding="unicode")
 
 
 def tag_metadata(tag: Tag) -> str:
