@@ -164,10 +164,11 @@ class Client(Verbs, Questions):
             await anyio.sleep(PAUSE_S)
 
     async def cancel(self, id: str, *, domain: str | None = None, actor: str | None = None, project: str | None = None) -> Result:
-        """Cancel the command `id`: return once it has ended `cancelled` (`changed` is False where it had before).
+        """Cancel the command `id`, also a job that runs: return once it has ended `cancelled` (`changed` is False where it had before).
 
         domain: its domain, which need not be searched for then. actor: as for all commands.
-        Raises `Conflict` where it can be cancelled no more, since it was begun or has ended otherwise, and `NotFound`.
+        Raises `Conflict` where it can be cancelled no more, since it was begun or has ended otherwise, `NotFound`, and `DeadlineExceeded`
+        for a job that has not stopped within a minute.
         """
         body = Body(id=token.command_id(self._new_id()), args={"id": token.command_id(id, own=True)}, actor=actor)
         return _succeeded(await self._sent(self._owner(project), place(domain), "cancel", body, CANCEL_S))

@@ -86,6 +86,17 @@ class Verbs(ABC):
         """Let a paused domain run on."""
         return await self.call(domain, "resume", **options)
 
+    async def managed_save(self, domain: str, **options: Unpack[Options]) -> Result:
+        """Save a domain's memory to its host and stop it; `start` goes on from there.
+
+        A job: it tells its progress (`CommandProgress`), and can be cancelled while it runs.
+        """
+        return await self.call(domain, "managed-save", **options)
+
+    async def managed_save_remove(self, domain: str, **options: Unpack[Options]) -> Result:
+        """Remove what `managed_save` saved, so that `start` boots."""
+        return await self.call(domain, "managed-save-remove", **options)
+
     async def undefine(self, domain: str, **options: Unpack[Options]) -> Result:
         """Remove a domain's definition; a running one becomes transient."""
         return await self.call(domain, "undefine", **options)

@@ -59,6 +59,7 @@ _QEMU_CONF = """
 user = "root"
 group = "root"
 stdio_handler = "file"
+save_image_format = "xz"
 """
 
 
@@ -97,6 +98,18 @@ def qemu_xml(name: str, uuid: str, type: str = "qemu") -> str:
         f"<domain type='{type}'><name>{name}</name><uuid>{uuid}</uuid><memory>65536</memory><os><type>hvm</type></os>"
         "<devices><controller type='usb' model='none'/><memballoon model='none'/></devices></domain>"
     )
+
+
+def lasting_xml(name: str, uuid: str, *, folder: Path, mib: int = 24) -> str:
+    """Return a machine whose memory holds `mib` MiB (at most 40) that nothing packs, so that saving it takes as many seconds or more.
+
+    They are saved packed, with the slowest of the programs that QEMU's driver knows: a limit on bandwidth does not apply to files.
+    """
+    filling = folder / "filling"
+    filling.write_bytes(os.urandom(mib << 20))
+    loaded = f"<q:commandline><q:arg value='-device'/><q:arg value='loader,file={filling},addr=0x1000000,force-raw=on'/></q:commandline>"
+    spaced = qemu_xml(name, uuid).replace("<domain ", "<domain xmlns:q='http://libvirt.org/schemas/domain/qemu/1.0' ")
+    return spaced.replace("</domain>", f"{loaded}</domain>")
 
 
 def lxc_xml(name: str, uuid: str, *, root: Path) -> str:

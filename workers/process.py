@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--creds", metavar="FILE", type=Path, default=environment("VIRTBUS_CREDS") or None, help="NATS credentials file")
     parser.add_argument("--prefix", type=_word, default=environment("VIRTBUS_PREFIX", "virt"), help="first token of all subjects")
     parser.add_argument("--durable", action="store_true", help="sync the journal to disk, so that it survives a power loss")
+    parser.add_argument("--rebuild", action="store_true", help="if the journal is damaged, put it aside and rebuild it from the logs")
     parser.add_argument("--wait", action="store_true", help="keep trying while the broker is away at the start")
     parser.add_argument("--verbose", action="store_true", help="log more")
     return parser
@@ -141,6 +142,7 @@ async def _serve(options: argparse.Namespace) -> None:
         creds=options.creds,
         wait=options.wait,
         durable=options.durable,
+        rebuild=options.rebuild,
     )
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_until_told, worker, tasks.cancel_scope)

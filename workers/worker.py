@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 import anyio
+import msgspec
 from anyio.abc import TaskStatus
 
 from orchestrator.bus.port import Bus, Unavailable
@@ -49,6 +50,7 @@ from workers.engine.assembly import Assembly, Settings
 from workers.engine.held import HeldDriver
 from workers.engine.hooks import Hooks, OnCommand, OnEvent
 from workers.engine.lane import Lanes
+from workers.engine.rebuild import Past, Rebuild
 from workers.journal.port import EpochBegun, Forgotten, Journal, Recovery
 from workers.journal.sqlite import SqliteJournal
 
@@ -81,6 +83,7 @@ class Worker:
         creds: Path | str | None = None,
         wait: bool = False,
         durable: bool = False,
+        rebuild: bool = False,
         on_event: OnEvent | None = None,
         on_command: OnCommand | None = None,
         version: str | None = None,
@@ -92,7 +95,8 @@ class Worker:
 
         server: the broker's URL; or a bus that the caller has entered, or a `nats.aio.client.Client` that the caller has connected: these
         stay open. hypervisors: URIs, each for the driver of its scheme (`drivers.registry`), or drivers; closed in the end.
-        data_dir: where its journal is, made if need be; `durable`: synced to the disk at each commit. Or `journal`, not yet open.
+        data_dir: where its journal is, made if need be; `durable`: synced to the disk at each commit; `rebuild`: put aside if it is
+        damaged, and what it knew rebuilt from the logs, as is done for one that is missing. Or `journal`, not yet open.
         project: of domains that bear none. only: see above. labels: of the node. prefix: first token of all subjects.
         creds: a NATS credentials file. wait: keep trying while the broker is away at the start. on_event, on_command: see `engine.hooks`.
         lanes: where calls that block run, taken over and closed in the end; threads of their own unless given.
@@ -104,7 +108,7 @@ class Worker:
         self._server = server
         self._creds = Path(creds) if creds is not None else None
         self._wait = wait
-        self._journal = journal or SqliteJournal(Path(data_dir or "") / "journal.db", durable=durable)
+        self._journal = journal or SqliteJournal(Path(data_dir or "") / "journal.db", durable=durable, rebuild=rebuild)
         self._drivers = [driver_for(one) if isinstance(one, str) else one for one in hypervisors]
         if len({driver.uri for driver in self._drivers}) < len(self._drivers):
             raise Invalid("hypervisors: a URI is given twice; name each hypervisor once")
@@ -159,7 +163,8 @@ class Worker:
         drivers = [HeldDriver(driver, own) for driver in self._drivers]
         try:
             with anyio.CancelScope() as self._running:
-                epoch = self._new_epoch(recovery.epochs[-1] if recovery.epochs else None)
+                recovery, past = await self._caught_up(recovery)
+                epoch = self._new_epoch(max([past.epoch, *recovery.epochs]))
                 await self._journal.commit(EpochBegun(epoch))
                 self._assembly = Assembly(self._settings, self._bus, self._journal, drivers, recovery, epoch)
                 async with anyio.create_task_group() as tasks:
@@ -214,12 +219,27 @@ class Worker:
             if calls:
                 await asyncio.wait(calls, timeout=CLOSE_S)
 
-    def _new_epoch(self, last: str | None) -> str:
-        """Return a ULID later than all before it, also when the clock went back."""
+    async def _caught_up(self, recovery: Recovery) -> tuple[Recovery, Past]:
+        """Return what the journal holds once it lacks nothing that the logs tell of this node, and what they tell of earlier workers."""
+        rebuild = Rebuild(self._bus, self._journal, self._settings.subjects, self._settings.node)
+        past = await rebuild.past()
+        if past.is_ahead_of(recovery):
+            await rebuild.run(recovery, past)
+            disk = self._settings.lanes.disk
+            await disk.submit(self._journal.close)
+            recovery = await disk.submit(lambda: self._journal.open(self._settings.clock()))
+            recovery = msgspec.structs.replace(recovery, last=past.last)
+        return recovery, past
+
+    def _new_epoch(self, last: str) -> str:
+        """Return a ULID later than all before it ("": none), also when the clock went back."""
         now = int(self._settings.clock() * 1000)
         return token.ulid(max(now, token.ulid_milliseconds(last) + 1) if last else now, self._settings.randomness(10))
 
     async def _forget(self) -> None:
         while True:
-            await self._journal.commit(Forgotten(self._settings.clock() - KEEP_S))
+            ended_before = self._settings.clock() - KEEP_S
+            await self._journal.commit(Forgotten(ended_before))
+            if self._assembly is not None:
+                self._assembly.forget(ended_before)
             await anyio.sleep(FORGET_EVERY_S)

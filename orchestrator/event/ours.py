@@ -38,9 +38,14 @@ class CommandStarted(CommandEvent, frozen=True, kw_only=True):
 
 
 class CommandProgress(CommandEvent, frozen=True, kw_only=True):
-    """The command has come so far."""
+    """The job has come so far: `percent` of `total` bytes; `processed` were written, `remaining` are left. It may fall back."""
 
     kind = "command.progress"
+    percent = Said(float, 0.0)
+    processed = Said(int, 0)
+    total = Said(int, 0)
+    remaining = Said(int, 0)
+    elapsed_ms = Said(int, 0)
 
 
 class CommandSettled(CommandEvent, frozen=True, kw_only=True):
@@ -138,7 +143,7 @@ class NodeRemoved(NodeEvent, frozen=True, kw_only=True):
 
 
 class StreamEvent(Known, frozen=True, kw_only=True):
-    """Something about the events of a node themselves; it belongs to no project."""
+    """Something about the events of a node themselves, and then it belongs to no project; or about those of one domain alone."""
 
     kind = "stream"
 
@@ -162,15 +167,33 @@ class HealthEvent(Known, frozen=True, kw_only=True):
 
 
 class SlowCall(HealthEvent, frozen=True, kw_only=True):
-    """A call to a hypervisor takes long."""
+    """A call about a domain takes long: it has run for `seconds`, and has not returned. Told once; `commandid` says whose it is.
+
+    call: `run`; verb: the command's. hypervisor: its URI. since: when the call was made.
+    """
 
     kind = "health.slow-call"
+    call = Said(str, "")
+    verb = Said(str, "")
+    hypervisor = Said(str, "")
+    since = Said(str, "")
+    seconds = Said(float, 0.0)
 
 
 class StuckDomain(HealthEvent, frozen=True, kw_only=True):
-    """A domain does not answer."""
+    """A domain does not answer: a call about it has not returned in its time. Told once, and once more when it is well again.
+
+    stuck: false when it is well again; `seconds` is then for how long it was not. call: `run` (of the command `commandid`), `look`,
+    `mark` or `ask`; verb: the command's or query's. hypervisor: its URI. since: when the call was made.
+    """
 
     kind = "health.stuck-domain"
+    stuck = Said(bool, True)
+    call = Said(str, "")
+    verb = Said(str, "")
+    hypervisor = Said(str, "")
+    since = Said(str, "")
+    seconds = Said(float, 0.0)
 
 
 class DuplicateDomain(HealthEvent, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import sys
 from time import monotonic
+from typing import Any
 
 import anyio
 import msgspec
@@ -15,6 +16,9 @@ import structlog
 from orchestrator.bus.port import BusError
 from orchestrator.protocol.error import WireError
 from tests.bench.clients import NoEffect
+from tests.bench.isolation import isolation
+from tests.bench.isolation import text as isolation_text
+from tests.bench.ledger import Cost, cost
 from tests.bench.measure import measured
 from tests.bench.rows import Figures, Row, Verdict, figures, rounds, rows, verdicts
 from tests.bench.stage import DOMAINS, NotStarted, staged
@@ -39,6 +43,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     rows: list[Figures]
     verdicts: list[Verdict]
     writes: list[Writes]
+    ledger: Cost
 
 
 async def bench(seconds: float) -> Report:
@@ -48,10 +53,11 @@ async def bench(seconds: float) -> Report:
         for row in all_rows:
             await measured(row.probe, WARM_S, row.processes)
         writes = [await counted(row, stage.server) for row in all_rows if row.name.startswith(("floor", "ours"))]
+        ledger = await cost()
         count, turn_s = _plan(all_rows, seconds - END_S - (monotonic() - began))
         told = await rounds(all_rows, count, turn_s)
     took = round(monotonic() - began, 1)
-    return Report(seconds=took, rounds=count, in_flight=DOMAINS, rows=figures(told), verdicts=verdicts(told), writes=writes)
+    return Report(seconds=took, rounds=count, in_flight=DOMAINS, rows=figures(told), verdicts=verdicts(told), writes=writes, ledger=ledger)
 
 
 def _plan(all_rows: list[Row], left_s: float) -> tuple[int, float]:
@@ -72,7 +78,7 @@ def table(report: Report) -> str:
         lines.append(f"{row.name:18} {row.p50_us:>9,.1f} {row.p95_us:>9,.1f} {row.rate:>10,.0f} {ratios}   {cpu}")
     lines.append("")
     lines += [f"{writes.name}: {writes.text()}" for writes in report.writes]
-    lines.append("")
+    lines += ["", *report.ledger.lines(next(row.p50_us for row in report.rows if row.name == "bare libvirt call")), ""]
     for verdict in report.verdicts:
         lines.append(f"{verdict.way}: ours/floor p50 {verdict.latency:.2f}× (goal ≤ {LATENCY_GOAL:g})")  # noqa: RUF001  the same
         lines.append(f"{verdict.way}: throughput {verdict.throughput * 100:.0f} % (goal ≥ {THROUGHPUT_GOAL * 100:.0f})")
@@ -85,19 +91,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="What a command costs, side by side.")
     parser.add_argument("--seconds", type=float, default=60.0, help="about how long it may take (default: %(default)g)")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.add_argument("--isolation", action="store_true", help="measure instead what one frozen QEMU among many costs the others")
     options = parser.parse_args()
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING), logger_factory=structlog.WriteLoggerFactory(sys.stderr)
     )
     uvloop = importlib.util.find_spec("uvloop") is not None
+    measure, told = (isolation, isolation_text) if options.isolation else (bench, table)
     try:
-        report = anyio.run(bench, options.seconds, backend_options={"use_uvloop": uvloop})
+        report: Any = anyio.run(measure, options.seconds, backend_options={"use_uvloop": uvloop})
     except KeyboardInterrupt:
         return INTERRUPTED
     except (NotStarted, NoEffect, BusError, WireError) as error:
         sys.stderr.write(f"the benchmark could not be run: {error}\n")
         return CANNOT
-    sys.stdout.write(f"{msgspec.json.encode(report).decode() if options.json else table(report)}\n")
+    sys.stdout.write(f"{msgspec.json.encode(report).decode() if options.json else told(report)}\n")
     return 0
 
 

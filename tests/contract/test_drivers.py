@@ -51,7 +51,12 @@ class TestMemory(DriverContract):
             driver.faults.fail(Rejected("the disk is not there", code=38, domain=18), "start")
             return hypervisors.test_xml(name, uuid)
 
-        return Bench(driver=driver, xml=hypervisors.test_xml, unstartable=unstartable, sever=lambda: driver.sever("cut"))
+        def lasting(name: str, uuid: str) -> str:
+            driver.faults.hang("managed-save")
+            return hypervisors.test_xml(name, uuid)
+
+        cut = partial(driver.sever, "cut")
+        return Bench(driver=driver, xml=hypervisors.test_xml, unstartable=unstartable, lasting=lasting, sever=cut)
 
 
 class TestLibvirtTest(DriverContract):
@@ -80,10 +85,10 @@ class TestLibvirtQemu(DriverContract):
     """QEMU behind a libvirtd."""
 
     @pytest.fixture
-    def bench(self, libvirtd: hypervisors.Libvirtd) -> Bench:
+    def bench(self, libvirtd: hypervisors.Libvirtd, tmp_path: Path) -> Bench:
         """Return a bench whose connection breaks with the daemon, while guests run on."""
-        driver = LibvirtDriver(libvirtd.uri("qemu"))
-        return Bench(driver=driver, xml=hypervisors.qemu_xml, unstartable=_no_such_disk, sever=libvirtd.restart)
+        driver, lasting = LibvirtDriver(libvirtd.uri("qemu")), partial(hypervisors.lasting_xml, folder=tmp_path)
+        return Bench(driver=driver, xml=hypervisors.qemu_xml, unstartable=_no_such_disk, lasting=lasting, sever=libvirtd.restart)
 
 
 @pytest.mark.hypervisor
@@ -107,9 +112,10 @@ if EMBED_URI:
         """QEMU's driver inside this process, a child of the test below."""
 
         @pytest.fixture
-        def bench(self) -> Bench:
+        def bench(self, tmp_path: Path) -> Bench:
             """Return a bench on the one root that this process may open."""
-            return Bench(driver=LibvirtDriver(EMBED_URI), xml=hypervisors.qemu_xml, unstartable=_no_such_disk)
+            lasting = partial(hypervisors.lasting_xml, folder=tmp_path)
+            return Bench(driver=LibvirtDriver(EMBED_URI), xml=hypervisors.qemu_xml, unstartable=_no_such_disk, lasting=lasting)
 
 else:
 

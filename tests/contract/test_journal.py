@@ -9,10 +9,12 @@ import msgspec
 import pytest
 
 from tests.contract.journals import EPOCHS, KINDS, NOW, UUID, Place, at, ended, entry, event, observed, opened, place_of
+from workers.journal.fences import KEPT_S
 from workers.journal.port import (
     Advanced,
     Begun,
     Change,
+    Doubted,
     EpochBegun,
     Forgotten,
     Journal,
@@ -251,6 +253,40 @@ async def test_the_highest_fence_of_a_domain_stays(place: Place, journal: Journa
     await journal.commit(Received(entry("a", 1, fence=2)), Received(entry("b", 2, fence=5)), Received(entry("c", 3, fence=4)))
     await journal.commit(Received(entry("d", 4, uuid=OTHER)))
     assert recovered(place, journal).fences == {UUID: 5}
+
+
+async def test_the_fence_of_a_domain_goes_a_day_after_the_domain(place: Place, journal: Journal) -> None:
+    """Counted from when it was noticed; that of a domain that is there stays, and one that came back is there."""
+    await journal.commit(Received(entry("a", 1, fence=2)), Received(entry("b", 2, uuid=OTHER, fence=3)))
+    await journal.commit(Told((), {OTHER: observed(uuid=OTHER)}))
+    await journal.commit(Forgotten(NOW), Forgotten(NOW + KEPT_S))
+    assert recovered(place, journal).fences == {UUID: 2, OTHER: 3}
+
+
+async def test_the_fence_of_a_domain_long_gone_goes(place: Place, journal: Journal) -> None:
+    """Also through restarts; that of a domain that came back begins anew."""
+    await journal.commit(Received(entry("a", 1, fence=2)), Received(entry("b", 2, uuid=OTHER, fence=3)), Forgotten(NOW))
+    await journal.commit(Told((), {OTHER: observed(uuid=OTHER)}), Forgotten(NOW + 1.0), Told((), {OTHER: None}))
+    await journal.commit(Forgotten(NOW + KEPT_S + 1.0))
+    assert recovered(place, journal).fences == {OTHER: 3}
+
+
+async def test_a_doubt_is_kept_until_a_reset(place: Place, journal: Journal) -> None:
+    """Sequences that come back after the broker lost its log are not in doubt."""
+    await journal.commit(Doubted(7), Advanced(9))
+    await journal.commit(Received(entry("a", 10)))
+    assert journal.find("default", "a") is not None
+    await journal.commit(Doubted(8))
+    await journal.commit(Advanced(10))
+    await journal.commit(Reset())
+    recovery = recovered(place, journal)
+    assert (recovery.cursor, recovery.doubt) == (0, 0)
+
+
+async def test_a_doubt_is_recovered(place: Place, journal: Journal) -> None:
+    """The last one said."""
+    await journal.commit(Doubted(7), Doubted(8))
+    assert recovered(place, journal).doubt == 8
 
 
 # -- forgetting

@@ -1,4 +1,7 @@
-"""A hypervisor's domains and their states as JSON, asked of libvirt directly: `python -m tests.e2e.listing URI list|destroy`."""
+"""A hypervisor's domains as JSON, asked of libvirt directly: `python -m tests.e2e.listing URI list|show|destroy`.
+
+By name: the state, or with `show` also whether it is persistent and whether it starts with its host.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,24 @@ def main() -> None:
     loop.ensure()
     connection = libvirt.open(sys.argv[1])
     domains = connection.listAllDomains()
-    print(json.dumps({domain.name(): STATES[domain.state()[0]] for domain in domains}))
+    describe = _shown if sys.argv[2] == "show" else _state
+    print(json.dumps({domain.name(): describe(domain) for domain in domains}))
     if sys.argv[2] == "destroy":
         for domain in domains:
             _destroy(domain)
     connection.close()
+
+
+def _state(domain: libvirt.virDomain) -> str:
+    return STATES[domain.state()[0]]
+
+
+def _shown(domain: libvirt.virDomain) -> list[str | bool]:
+    try:
+        autostart = bool(domain.autostart())
+    except libvirt.libvirtError:
+        autostart = False  # a transient domain has none
+    return [_state(domain), bool(domain.isPersistent()), autostart]
 
 
 def _destroy(domain: libvirt.virDomain) -> None:

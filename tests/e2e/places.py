@@ -45,7 +45,16 @@ class Place:
 
 @contextmanager
 def embedded(nodes: Sequence[str]) -> Iterator[Place]:
-    """Make room for QEMU with its driver inside the worker's process."""
+    """Make room for QEMU with its driver inside the worker's process, and end its guests."""
+    with left_running(nodes) as place:
+        yield place
+        for node in nodes:
+            place.ask(node, "destroy")
+
+
+@contextmanager
+def left_running(nodes: Sequence[str]) -> Iterator[Place]:
+    """Make room for QEMU with its driver inside the worker's process; guests end with the namespace that somebody has made."""
     adopt()  # as `virtbus up` does
     with ExitStack() as stack:
         roots = {node: Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vb"))) for node in nodes}
@@ -53,10 +62,7 @@ def embedded(nodes: Sequence[str]) -> Iterator[Place]:
             root.chmod(0o711)  # QEMU runs as a user of its own
             (root / "etc").mkdir()
             (root / "etc" / "qemu.conf").write_text('stdio_handler = "file"\n')  # no virtlogd here
-        place = Place({node: [f"qemu:///embed?root={root}"] for node, root in roots.items()}, {"qemu": QEMU})
-        yield place
-        for node in roots:
-            place.ask(node, "destroy")
+        yield Place({node: [f"qemu:///embed?root={root}"] for node, root in roots.items()}, {"qemu": QEMU})
 
 
 @contextmanager

@@ -5,6 +5,7 @@ Verbs are absolute (PROTOCOL §4): what holds already is no error but a success 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from orchestrator.protocol.command import Condition
@@ -44,13 +45,20 @@ def holds(verb: Verb, args: Args, sighting: Sighting) -> bool:
     """Tell whether what the verb is for is so already."""
     if isinstance(args, AutostartArgs):
         return sighting.autostart == args.enabled
-    if verb.name == "undefine":
-        return not sighting.persistent
-    if verb.name == "start":
-        return sighting.active
+    if verb.name in _HELD:
+        return _HELD[verb.name](sighting)
     if verb.goal == "running":
         return not verb.creates and sighting.state in ("running", "blocked")
     return verb.goal is not None and sighting.state == verb.goal
+
+
+_HELD: dict[str, Callable[[Sighting], bool]] = {
+    "start": lambda seen: seen.active,
+    "undefine": lambda seen: not seen.persistent,
+    "managed-save": lambda seen: seen.saved and not seen.active,
+    "managed-save-remove": lambda seen: not seen.saved,
+}
+"""What holds once a verb has happened, where its goal does not tell."""
 
 
 def _check(condition: Condition | None, sighting: Sighting | None) -> None:

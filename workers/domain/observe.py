@@ -48,6 +48,7 @@ def observed(
         epoch=epoch,
         sequence=f"{sequence:016d}",
         updated=updated,
+        saved=sighting.saved,
     )
 
 
@@ -84,7 +85,8 @@ def _lived(before: Observed, now: Sighting, *, moved: bool) -> list[Unseen]:
         events += _moved(before, now)
     if before.persistent and not now.persistent:
         events.append(_lifecycle("undefined", "removed"))
-    if not events and (moved or _facts(before) != _facts(now)):
+    marked = is_active(before) and before.incarnation is None and now.incarnation is not None
+    if not events and (moved or marked or _facts(before) != _facts(now)):
         events.append(_changed(now))
     return events
 
@@ -120,7 +122,7 @@ def _facts(domain: Observed | Sighting) -> tuple[object, ...]:
         labels, generation = domain.labels, domain.generation
     else:
         labels, generation = (domain.tag.labels, domain.tag.generation) if domain.tag is not None else ({}, 0)
-    return (domain.name, domain.type, domain.autostart, domain.vcpus, domain.memory_kib, labels, generation)
+    return (domain.name, domain.type, domain.autostart, domain.vcpus, domain.memory_kib, domain.saved, labels, generation)
 
 
 def _lifecycle(event: str, detail: str) -> Unseen:
@@ -157,7 +159,7 @@ def remembered(before: Observed | None) -> Sighting | None:
     """Return what was observed of a domain as if it were seen now."""
     if before is None:
         return None
-    names = ("uuid", "name", "type", "state", "reason", "persistent", "autostart", "vcpus", "memory_kib", "incarnation")
+    names = ("uuid", "name", "type", "state", "reason", "persistent", "autostart", "vcpus", "memory_kib", "incarnation", "saved")
     tag = Tag(project=before.project, labels=before.labels, generation=before.generation)
     return Sighting(tag=tag, **{name: getattr(before, name) for name in names})
 

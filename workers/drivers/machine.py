@@ -35,6 +35,8 @@ class Domain(msgspec.Struct, kw_only=True):
     autostart: bool = False
     incarnation: str | None = None
     readable: bool = True
+    saved: Definition | None = None
+    """What it goes on as when it is started next."""
 
     def sighting(self, uuid: str) -> Sighting:
         """Return what can be seen of it."""
@@ -51,6 +53,7 @@ class Domain(msgspec.Struct, kw_only=True):
             memory_kib=identity.memory_kib,
             tag=self.tag if self.readable else None,
             incarnation=self.incarnation if self.readable else None,
+            saved=self.saved is not None and self.readable,
         )
 
 
@@ -95,10 +98,11 @@ class Machine:
         domain = self.known(uuid)
         if domain.instance is not None:
             raise _invalid("domain is already running")
-        domain.instance = domain.definition
-        domain.state, domain.reason = "running", "booted"
-        self._tell(uuid, "resumed", "unpaused")
-        self._tell(uuid, "started", "booted")
+        domain.instance, saved = domain.saved or domain.definition, domain.saved is not None
+        domain.state, domain.reason, domain.saved = "running", "restored" if saved else "booted", None
+        told = [("started", "restored"), ("resumed", "from-snapshot")] if saved else [("resumed", "unpaused"), ("started", "booted")]
+        for event, detail in told:
+            self._tell(uuid, event, detail)
 
     def shutdown(self, uuid: str, _args: Args, _tag: Tag) -> None:
         """Ask the guest, which may not listen."""
@@ -130,6 +134,39 @@ class Machine:
             raise _invalid("domain is already running")
         domain.state, domain.reason = "running", "unpaused"
         self._tell(uuid, "resumed", "unpaused")
+
+    def save_begins(self, uuid: str) -> str:
+        """Pause it for as long as it is saved; return what it is before."""
+        domain = self.running(uuid)
+        if not domain.persistent:
+            raise _invalid("cannot do managed save for transient domain")
+        before = domain.state
+        domain.state, domain.reason = "paused", "save"
+        if before != "paused":
+            self._tell(uuid, "suspended", "paused")
+        return before
+
+    def save_fails(self, uuid: str, before: str) -> None:
+        """Let it run on if it did."""
+        domain = self.domains.get(uuid)
+        if domain is not None and (domain.state, domain.reason) == ("paused", "save"):
+            domain.reason = "user"
+            if before != "paused":
+                domain.state, domain.reason = "running", "save-canceled"
+                self._tell(uuid, "resumed", "unpaused")
+
+    def save_ends(self, uuid: str) -> None:
+        """Stop it, the image made."""
+        domain = self.running(uuid)
+        domain.saved = domain.instance
+        self._stop(uuid, "saved", "saved")
+
+    def remove_saved(self, uuid: str, _args: Args, _tag: Tag) -> None:
+        """Remove the image."""
+        domain = self.known(uuid)
+        if domain.saved is None:
+            raise Rejected("Failed to remove managed save file: No such file or directory", code=38, domain=10)
+        domain.saved = None
 
     def undefine(self, uuid: str, _args: Args | None = None, _tag: Tag | None = None) -> None:
         """Remove the definition; a running domain becomes transient."""

@@ -15,8 +15,9 @@ from typing import Any
 import msgspec
 
 from orchestrator.protocol.verb import VERBS, Args
+from workers.drivers.jobs import Job, Jobs
 from workers.drivers.machine import Domain, Machine
-from workers.drivers.port import Ability, DriverError, Exists, Happening, Impossible, Listener, Lost, Rejected, Sighting, Tag
+from workers.drivers.port import Ability, DriverError, Exists, Happening, Impossible, JobProgress, Listener, Lost, Rejected, Sighting, Tag
 
 
 class Fault:
@@ -49,7 +50,7 @@ class Fault:
 class Faults:
     """The faults that wait for their call, first come first served.
 
-    A step is a verb, or `open`, `free_memory_kib`, `scan`, `look`, `mark`, `ask`; `create-xml` passes `start` too.
+    A step is a verb, or `open`, `free_memory_kib`, `scan`, `look`, `mark`, `ask`, `progress`, `abort`; `create-xml` passes `start` too.
     """
 
     def __init__(self) -> None:
@@ -81,7 +82,10 @@ class Faults:
 
 
 class MemoryDriver:
-    """The fake. `calls` records what was asked, (verb, uuid) in order; `faults` makes calls fail or hang; `machine` is the hypervisor."""
+    """The fake. `calls` records what was asked, (verb, uuid) in order; `faults` makes calls fail or hang; `machine` is the hypervisor.
+
+    A `managed-save` that hangs is a job under way: `jobs.tell` says how far it has come, and it can be aborted.
+    """
 
     def __init__(
         self,
@@ -105,6 +109,7 @@ class MemoryDriver:
         self.machine = Machine(self._emit, kinds)
         self.calls: list[tuple[str, str]] = []
         self.faults = Faults()
+        self.jobs = Jobs()
         self.ability = Ability(
             types=kinds,
             version="1.0.0",
@@ -170,8 +175,23 @@ class MemoryDriver:
         if verb == "create-xml":
             self._create(uuid, args, tag)
             return
+        if verb == "managed-save":
+            self._save(uuid)
+            return
         with self._call(verb):
             _STEPS[verb](self.machine, uuid, args, tag)
+
+    def progress(self, uuid: str) -> JobProgress | None:
+        """Return how far the domain's job has come, as `jobs.tell` said. Raises `Missing`, `Lost`."""
+        with self._call("progress"):
+            self.machine.known(uuid)
+            return self.jobs.progress(uuid)
+
+    def abort(self, uuid: str) -> None:
+        """Have the domain's job given up. Raises `Missing`, `Rejected` where none runs, `Lost`."""
+        with self._call("abort"):
+            self.machine.known(uuid)
+        self.jobs.abort(uuid)
 
     def mark(self, uuid: str, incarnation: str) -> None:
         """Write the incarnation. Raises `Missing`, `Rejected` if the domain does not run, `Lost`."""
@@ -206,18 +226,38 @@ class MemoryDriver:
                 self.machine.undefine(uuid)
             raise
 
+    def _save(self, uuid: str) -> None:
+        """Pause, write, stop, as QEMU does; what fails or is given up runs on."""
+        with self._locked():
+            before = self.machine.save_begins(uuid)
+        try:
+            with self.jobs.under_way(uuid) as job, self._call("managed-save", job):
+                job.go_on()
+                self.machine.save_ends(uuid)
+        except DriverError:
+            with self._lock:
+                self.machine.save_fails(uuid, before)
+            raise
+
     @contextmanager
-    def _call(self, step: str) -> Iterator[None]:
-        """Hold the lock for a call's effect, and meet its fault before or after, without the lock."""
+    def _call(self, step: str, job: Job | None = None) -> Iterator[None]:
+        """Hold the lock for a call's effect, and meet its fault before or after, without the lock. One that hangs holds up its job."""
         fault = self.faults.take(step)
+        if fault is not None and job is not None:
+            job.hold(fault)
         if fault is not None and not fault.after:
             fault.strike()
+        with self._locked():
+            yield
+        if fault is not None and fault.after:
+            fault.strike()
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
         with self._lock:
             if self._listener is None:
                 raise Lost(f"{self._uri} is not connected")
             yield
-        if fault is not None and fault.after:
-            fault.strike()
 
     def _seen(self, uuid: str, domain: Domain) -> Sighting:
         seen = domain.sighting(uuid)
@@ -237,7 +277,8 @@ _STEPS: dict[str, Callable[[Machine, str, Args, Tag], None]] = {
     "reset": Machine.restart,
     "suspend": Machine.suspend,
     "resume": Machine.resume,
+    "managed-save-remove": Machine.remove_saved,
     "undefine": Machine.undefine,
     "set-autostart": Machine.set_autostart,
 }
-_VERBS = frozenset({"create-xml", *_STEPS})
+_VERBS = frozenset({"create-xml", "managed-save", *_STEPS})

@@ -44,6 +44,10 @@ class Rejected(DriverError):
     """The hypervisor said no, or failed at it."""
 
 
+class Aborted(Rejected):
+    """The call was a job, and was aborted: by `abort`, or by somebody else."""
+
+
 class Lost(DriverError):
     """The connection to the hypervisor is gone; what was asked may have happened."""
 
@@ -70,6 +74,8 @@ class Sighting(msgspec.Struct, frozen=True, kw_only=True):
     memory_kib: int
     tag: Tag | None = None
     incarnation: str | None = None
+    saved: bool = False
+    """Whether there is an image of a managed save, from which `start` goes on."""
 
     @property
     def active(self) -> bool:
@@ -85,6 +91,19 @@ class Happening(msgspec.Struct, frozen=True, kw_only=True):
     event: str
     detail: str
     data: dict[str, Any]
+
+
+class JobProgress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a domain's job has come, in bytes; 0 where the hypervisor does not tell.
+
+    processed: sent so far, without what needs not be sent. remaining: of `total`; it rises where a guest writes meanwhile.
+    elapsed_ms: since the job began.
+    """
+
+    total: int = 0
+    processed: int = 0
+    remaining: int = 0
+    elapsed_ms: int = 0
 
 
 class Ability(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,7 +167,19 @@ class Driver(Protocol):
 
         `define-xml`, `create-xml`: the XML's name and UUID are complete; our metadata in it is replaced by `tag`.
         `create-xml` defines and starts; if the start fails, a definition that it made is removed again.
-        Raises `Missing`, `Exists`, `Malformed`, `Impossible`, `Rejected`, `Lost`.
+        Raises `Missing`, `Exists`, `Malformed`, `Impossible`, `Rejected`, `Aborted`, `Lost`.
+        """
+
+    def progress(self, uuid: str) -> JobProgress | None:
+        """Return how far the domain's job has come, None where none runs or nothing can be told. Raises `Missing`, `Rejected`, `Lost`.
+
+        Answers while the job's own call is under way, whoever made it.
+        """
+
+    def abort(self, uuid: str) -> None:
+        """Ask that the domain's job be given up; its call then raises `Aborted`, or returns if it was faster.
+
+        Raises `Missing`, `Rejected` where no job runs (yet), `Impossible`, `Lost`.
         """
 
     def mark(self, uuid: str, incarnation: str) -> None:

@@ -17,7 +17,9 @@ from orchestrator.store.kv import KeyValue
 from workers.domain.scope import Scope
 from workers.drivers.port import Driver
 from workers.engine.cancels import Cancels
+from workers.engine.doubt import Doubts
 from workers.engine.execution import Surroundings
+from workers.engine.gate import Gate
 from workers.engine.health import Health
 from workers.engine.hooks import Hooks
 from workers.engine.hypervisor import Hypervisor
@@ -26,6 +28,7 @@ from workers.engine.inventory import Inventory
 from workers.engine.lane import Lanes
 from workers.engine.lease import LeaseKeeper
 from workers.engine.ledger import Ledger
+from workers.engine.looks import Looks
 from workers.engine.order import read_order
 from workers.engine.outbox import NO_EFFECT, Draft, Effect, Outbox, Waiting
 from workers.engine.progress import Progress
@@ -36,6 +39,8 @@ from workers.engine.record import NodeRecord
 from workers.engine.runner import Runner
 from workers.engine.share import shares
 from workers.engine.survey import Survey
+from workers.engine.vigil import Vigil
+from workers.journal.fences import Fences
 from workers.journal.port import Entry, Journal, Recovery
 
 OPEN_S = 90.0
@@ -72,19 +77,24 @@ class Assembly:
         self._progress = Progress(recovery.cursor, recovery.above, {entry.sequence for entry in recovery.unfinished})
         self._outbox = Outbox(journal, subjects, node, epoch, left=self._left(), clock=clock)
         self._inventory = Inventory(node, settings.scope, self._outbox, dict(recovery.domains), clock=clock)
-        self._runner = Runner(self._inventory, self._outbox)
+        self._vigil = Vigil(self._inventory, self._outbox, clock=clock)
+        self._looks = Looks(self._inventory, self._vigil)
+        self._runner = Runner(self._inventory, self._outbox, self._looks)
+        self._vigil.serve(self._runner.inspect, self._runner.waiting)
         self._hypervisors = [
-            Hypervisor(driver, lanes, self._incarnation, self._runner.happened, scope=settings.scope)
+            Hypervisor(driver, lanes, self._incarnation, self._runner.happened, missed=self._runner.missed, scope=settings.scope)
             for driver, lanes in zip(drivers, shares(settings.lanes, len(drivers)), strict=True)
         ]
         self._inventory.settle_in(self._hypervisors)
-        self._survey = Survey(self._inventory, self._outbox)
+        self._survey = Survey(self._inventory, self._outbox, self._looks)
         self._health = Health(node, self._hypervisors, self._outbox)
         ended = [(domain_key(node, entry.project, entry.uuid), entry) for entry in recovery.recent]
         answers = [(key, self._res(entry), entry.result, entry.deadline) for key, entry in ended]
         self._projection = Projection(bus, self._store("domains"), node, self._inventory.known, answers, clock=self._broker_time)
         self._publisher = Publisher(bus, journal, self._outbox, subjects, node, self._stored)
         self._begun = _begun(recovery)
+        fences = Fences(recovery.fences)
+        self._gate = Gate(node, self._progress, begun=self._begun, fences=fences, crowd=self._vigil.crowd)
         self._ledger = ledger = self._make_ledger()
         self._runner.around = self._surroundings(ledger)
         self._intake = Intake(bus, journal, subjects, node, self._progress, ledger.enter, ledger.reached)
@@ -115,6 +125,7 @@ class Assembly:
         await self._inventory.disown()
         tasks.start_soon(self._projection.run)
         await tasks.start(self._runner.run)
+        tasks.start_soon(self._vigil.run)
         for hypervisor in self._hypervisors:
             tasks.start_soon(hypervisor.run, self._opened, self._polled, self._health.changed)
         with anyio.move_on_after(OPEN_S):
@@ -134,6 +145,10 @@ class Assembly:
         await self._outbox.emptied()
         await self._lease.leave()
 
+    def forget(self, ended_before: float) -> None:
+        """Drop what the journal has forgotten."""
+        self._gate.forget(ended_before, self._inventory.known)
+
     async def _take_up(self) -> None:
         """Go on with what the journal holds: what had begun is settled, what had not is queued."""
         for entry in self._recovery.unfinished:
@@ -141,8 +156,8 @@ class Assembly:
                 continue
             message = Message(entry.subject, entry.body, entry.headers, sequence=entry.sequence)
             order = read_order(message, self._settings.subjects)
-            self._ledger.take_up(msgspec.structs.replace(order, entry=entry))
-        await self._ledger.reached()
+            self._ledger.resume(msgspec.structs.replace(order, entry=entry))
+        await self._ledger.judge()
 
     async def _opened(self, hypervisor: Hypervisor, reason: str) -> None:
         await self._survey.resync(hypervisor, reason, inspect=self._runner.inspect)
@@ -152,7 +167,7 @@ class Assembly:
 
     async def _serve(self, *, task_status: TaskStatus[None]) -> None:
         settings = self._settings
-        questions = Questions(settings.node, settings.subjects, self._journal, self._inventory, clock=settings.clock)
+        questions = Questions(settings.node, settings.subjects, self._journal, self._inventory, self._looks, clock=settings.clock)
         async with self._bus.serve(
             settings.subjects.service("worker"),
             settings.subjects.asks(settings.node),
@@ -168,6 +183,9 @@ class Assembly:
         await self._record.refresh()
         if self._intake_runs:
             await self._intake.audit()
+        for uuid in self._inventory.unread():
+            # No event need ever come that says it can be read again.
+            self._runner.inspect(uuid)
         for uuid in [uuid for uuid, sequence in self._begun.items() if sequence <= self._progress.cursor]:
             # Nothing lower can turn up any more.
             del self._begun[uuid]
@@ -198,10 +216,10 @@ class Assembly:
             self._progress,
             self._settings.subjects,
             self._settings.node,
-            begun=self._begun,
-            fences=dict(self._recovery.fences),
+            gate=self._gate,
+            doubts=Doubts(self._recovery.doubt),
             submit=self._runner.submit,
-            cancels=Cancels(self._journal, self._progress, self._runner.withdraw, self._broker_time),
+            cancels=Cancels(self._journal, self._progress, self._runner.withdraw, self._runner.abort, self._broker_time),
             answer=self._projection.answer,
             clock=self._broker_time,
         )
@@ -214,6 +232,7 @@ class Assembly:
             inventory=self._inventory,
             ledger=ledger,
             hypervisors=self._hypervisors,
+            vigil=self._vigil,
             hooks=self._settings.hooks,
             before=self._recovery.domains,
             undefined=_undefined(self._recovery),

@@ -7,23 +7,27 @@ on from there: what had begun is settled by looking, never run again.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 import anyio
 import msgspec
 
 from orchestrator.log import get_logger
+from orchestrator.protocol.cancel import CancelledBy
 from orchestrator.protocol.command import Command, DomainRef, Result
 from orchestrator.protocol.domain import Observed
-from orchestrator.protocol.error import DeadlineExceeded, HypervisorRefused, Internal, NodeUnavailable, Outcome, Unsupported, WireError
+from orchestrator.protocol.error import DeadlineExceeded, HypervisorRefused, NodeUnavailable, Outcome, Unsupported, WireError
 from workers.domain.admission import holds
 from workers.domain.observe import remembered
-from workers.domain.settle import settle
+from workers.domain.settle import among_others, settle
 from workers.drivers.port import Sighting
+from workers.engine.attempt import Attempt, lane_of
 from workers.engine.hooks import Hooks
 from workers.engine.hypervisor import POLL_S, Hypervisor
 from workers.engine.inventory import NOTHING, Fold, Inventory
-from workers.engine.lane import done_within
+from workers.engine.job import Job
 from workers.engine.ledger import Ledger, failed
 from workers.engine.lodging import Lodging
 from workers.engine.order import Order
@@ -31,10 +35,11 @@ from workers.engine.outbox import Draft, Outbox
 from workers.engine.perform import Errand, Performed, perform
 from workers.engine.queue import DomainQueue
 from workers.engine.survey import GRACE_S
+from workers.engine.vigil import Vigil
 from workers.journal.port import Begun, Entry, Journal
 
 PATIENCE_S = 1.0
-"""Seconds for which events wait for the call that may have caused them, and a call that returned for its event."""
+"""Seconds for which a call that returned waits for its event."""
 
 log = get_logger()
 
@@ -52,6 +57,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     inventory: Inventory
     ledger: Ledger
     hypervisors: list[Hypervisor]
+    vigil: Vigil
     hooks: Hooks
     before: Mapping[str, Observed]
     undefined: set[str]
@@ -65,11 +71,15 @@ class Execution:
     def __init__(self, around: Surroundings, queue: DomainQueue, order: Order, command: Command) -> None:
         self._around = around
         self._queue = queue
+        self.order = order
+        self.over = False
         self._entry = order.entry
+        self._doubt = order.doubt
         self._command = command
         known = around.inventory.known.get(queue.uuid)
         self._name = known.name if known is not None and known.project == order.entry.project else None
         self._started = asyncio.get_running_loop().time()
+        self._job = Job(around.outbox, order, command.verb, self._name, around.ledger.reached) if command.verb.long else None
         self._lodging = Lodging(around.inventory, around.hypervisors, queue, order.entry, command, clock=around.clock)
 
     async def run(self) -> None:
@@ -87,7 +97,13 @@ class Execution:
 
     def withdraw(self, entry: Entry) -> bool:
         """Take the command back if it is that of `entry` and still waits for its hypervisor: `run` returns, and somebody else ends it."""
-        return (entry.project, entry.id) == (self._entry.project, self._entry.id) and self._lodging.leave()
+        left = (entry.project, entry.id) == (self._entry.project, self._entry.id) and self._lodging.leave()
+        self.over = self.over or left
+        return left
+
+    def abort(self, entry: Entry, by: str) -> bool:
+        """Have the command given up while it runs, if it is that of `entry`, for the cancel `by`; False if it is not or cannot be."""
+        return (entry.project, entry.id) == (self._entry.project, self._entry.id) and self._job is not None and self._job.abort(by)
 
     def _left(self) -> float:
         return self._entry.deadline - self._around.clock()
@@ -97,17 +113,23 @@ class Execution:
         verb = self._command.verb
         if hypervisor.ability is None or verb.name not in hypervisor.ability.verbs:
             raise Unsupported(f"{hypervisor.uri} cannot {verb.name}{hypervisor.lack(verb.name)}")
+        lane_of(hypervisor, verb)
         await around.hooks.begins(entry)
         around.begun[uuid] = max(around.begun.get(uuid, 0), entry.sequence)
-        await around.journal.commit(Begun(entry.project, entry.id))
+        await (self._job.begin() if self._job is not None else around.journal.commit(Begun(entry.project, entry.id)))
+        self.order.notice.runs = True
         errand = self._errand()
-        call = (hypervisor.lanes.long if verb.long else hypervisor.lanes.short).submit(lambda: perform(hypervisor, errand))
-        if not await self._returned(call, entry.deadline):
+        attempt = Attempt(around.vigil, self._queue, hypervisor, entry, verb, lambda: perform(hypervisor, errand))
+        async with self._followed(hypervisor):
+            returned = await attempt.returned(entry.deadline, around.clock)
+        if not returned:
+            if attempt.withdrawn():
+                raise DeadlineExceeded("not begun before its deadline: all threads for calls of this hypervisor were taken")
             await self._overrun()
-            await self._returned(call, None)
-            await self._settled(hypervisor, _performed(call))
+            await attempt.returned(None, around.clock)
+            await self._settled(hypervisor, attempt.performed)
             return
-        performed = _performed(call)
+        performed = attempt.performed
         if performed.error is None and performed.changed and verb.event:
             await self._event(hypervisor, verb.event)
             if verb.asks_guest:
@@ -122,6 +144,9 @@ class Execution:
                 await self._queue.arrival()
         await self._end(performed, self._folded(hypervisor, performed))
 
+    def _followed(self, hypervisor: Hypervisor) -> AbstractAsyncContextManager[None]:
+        return self._job.followed(hypervisor) if self._job is not None else nullcontext()
+
     def _errand(self) -> Errand:
         around, uuid = self._around, self._queue.uuid
         known = around.inventory.known.get(uuid)
@@ -135,17 +160,6 @@ class Execution:
             undefined_here=uuid in around.undefined,
             known=remembered(known) if usable else None,
         )
-
-    async def _returned(self, call: asyncio.Future[Performed], deadline: float | None) -> bool:
-        """Wait for a call, telling the events that it holds up for long; False: the deadline came first."""
-        while not call.done():
-            left = PATIENCE_S if deadline is None else min(PATIENCE_S, deadline - self._around.clock())
-            if left <= 0:
-                return False
-            await done_within(call, left)
-            if self._queue.restless and not call.done():
-                await self._queue.tell(self._entry)
-        return True
 
     async def _event(self, hypervisor: Hypervisor, detail: str) -> None:
         """Wait for the event that the verb causes: briefly for one that must come, to the deadline for a guest that may obey.
@@ -177,15 +191,20 @@ class Execution:
     def _folded(self, hypervisor: Hypervisor, performed: Performed) -> Fold:
         """Return what there is to tell before the terminal event."""
         if performed.error is not None and performed.after is None and not self._queue.has("undefined"):
+            # What it may have done nobody has seen, and no event need tell: it is looked at in its turn.
+            self._queue.inspect = self._queue.inspect or performed.changed
             return NOTHING
         return self._around.inventory.fold(hypervisor, self._queue.uuid, self._queue.take(hypervisor), performed.after, self._entry)
 
     async def _end(self, performed: Performed, fold: Fold) -> None:
         entry, after = self._entry, performed.after
+        self.over = True
         duration_ms = round((asyncio.get_running_loop().time() - self._started) * 1000, 3)
         domain = DomainRef(uuid=entry.uuid, name=self._name)
         if after is not None:
             domain = DomainRef(uuid=entry.uuid, name=after.name, state=after.state)
+        if self._job is not None and self._job.by is not None and performed.aborted and performed.error is not None:
+            performed = msgspec.structs.replace(performed, error=CancelledBy(self._job.by, began=True, outcome=performed.error.outcome))
         if performed.error is not None:
             result = failed(entry, self._around.node, performed.error, duration_ms=duration_ms, domain=domain)
         else:
@@ -204,6 +223,8 @@ class Execution:
         incarnation = after.incarnation if after is not None else None
         ledger = self._around.ledger
         await ledger.end(entry, result, drafts=fold.drafts, domains=fold.domains, effects=fold.effects, incarnation=incarnation)
+        if self._job is not None and self._job.by is not None:
+            await ledger.reached()
 
     def _remember(self, after: Sighting | None) -> None:
         if after is not None:
@@ -238,15 +259,31 @@ class Execution:
 
     async def _settle_doubt(self, hypervisor: Hypervisor) -> None:
         """End a command that had begun when the worker died: by looking, never by running it again."""
+        if self._job is not None and not await self._outlived(hypervisor, self._job):
+            return
         seen = self._queue.take(hypervisor)
         now = await self._queue.look(hypervisor, seen)
         outcome = self._outcome(now)
+        if self._doubt == "crowd":
+            outcome = among_others(self._command.verb, outcome)
         fold = self._around.inventory.fold(hypervisor, self._queue.uuid, seen, now, self._entry)
         error = None
         if outcome != "applied":
-            found = {"none": "and had no effect", "partial": "and was half done"}.get(outcome, "and nothing tells its effect")
-            error = NodeUnavailable(f"the worker ended while this ran, {found}", outcome=outcome, retryable=outcome == "none")
-        await self._end(Performed(error is not None or not self._held_before(), now, error), fold)
+            cause = "the worker ended while this ran" if self._doubt == "crash" else "the worker lost its journal and this may have begun"
+            found = {"none": "but it had no effect", "partial": "and it is half done"}.get(outcome, "and nothing tells its effect")
+            error = NodeUnavailable(f"{cause}, {found}", outcome=outcome, retryable=outcome == "none")
+        given_up = outcome in ("none", "partial")
+        await self._end(Performed(error is not None or not self._held_before(), now, error, aborted=given_up), fold)
+
+    async def _outlived(self, hypervisor: Hypervisor, job: Job) -> bool:
+        """Wait for a job that outlived the worker that began it; False if its command's time was over first, and ended it."""
+        async with job.followed(hypervisor):
+            if await job.over(hypervisor, self._left):
+                return True
+        await self._overrun()
+        await job.over(hypervisor, lambda: math.inf)
+        await self._settled(hypervisor, Performed(True, None, NodeUnavailable("the worker ended while this ran", outcome="unknown")))
+        return False
 
     def _held_before(self) -> bool:
         """Tell whether what the verb is for held already when the command began: then it has changed nothing."""
@@ -262,12 +299,3 @@ class Execution:
             # The root of a settle rule that is not ours.
             log.exception("verb.settles_failed", verb=self._entry.verb)
             return "unknown"
-
-
-def _performed(call: asyncio.Future[Performed]) -> Performed:
-    """Return what a call gave; a fault in a driver ends the command that met it, with outcome unknown."""
-    error = call.exception()
-    if error is None:
-        return call.result()
-    log.error("driver fault", exc_info=error)
-    return Performed(True, None, Internal(f"the driver failed: {type(error).__name__}", outcome="unknown"))

@@ -36,7 +36,7 @@ class Health:
         """
         for hypervisor in self._hypervisors:
             if hypervisor.connected and hypervisor not in self._proofs:
-                self._proofs[hypervisor] = hypervisor.reads.submit(hypervisor.driver.free_memory_kib)
+                self._proofs[hypervisor] = hypervisor.lanes.supervision.submit(hypervisor.driver.free_memory_kib)
         if self._proofs:
             await asyncio.wait(self._proofs.values(), timeout=HEALTH_S)
         free = [kib for kib in [await self._judged(one, call) for one, call in list(self._proofs.items())] if kib is not None]

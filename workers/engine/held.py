@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from orchestrator.protocol.verb import Args, Verb
-from workers.drivers.port import Ability, Driver, Listener, Lost, Sighting, Tag
+from workers.drivers.port import Ability, Driver, JobProgress, Listener, Lost, Sighting, Tag
 
 
 class HeldDriver:
@@ -61,6 +61,14 @@ class HeldDriver:
             self._driver.run(verb, uuid, args, tag)
         else:
             own.run(self._driver, uuid, args)
+
+    def progress(self, uuid: str) -> JobProgress | None:
+        """Ask the driver."""
+        return self._driver.progress(uuid)
+
+    def abort(self, uuid: str) -> None:
+        """Ask the driver."""
+        self._driver.abort(uuid)
 
     def mark(self, uuid: str, incarnation: str) -> None:
         """Ask the driver."""

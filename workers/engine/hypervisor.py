@@ -15,6 +15,7 @@ from orchestrator.log import get_logger
 from orchestrator.protocol.node import Hypervisor as HypervisorRecord
 from workers.domain.scope import EVERYTHING, Scope
 from workers.drivers.port import Ability, Driver, DriverError, Happening
+from workers.engine.backlog import Held
 from workers.engine.lane import Lane, Lanes
 from workers.engine.observer import Observer
 
@@ -38,14 +39,20 @@ class Hypervisor(Observer):
         incarnation: Callable[[], str],
         deliver: Callable[[Hypervisor, Happening], None],
         *,
+        missed: Callable[[Hypervisor, str, int], None],
         scope: Scope = EVERYTHING,
     ) -> None:
-        """`incarnation` makes a new ULID; `deliver` takes each live event on the loop. What is not in `scope` is left as it is."""
+        """`incarnation` makes a new ULID; `deliver` takes each live event on the loop. What is not in `scope` is left as it is.
+
+        missed: takes of which domain how many events were too many to be kept.
+        """
         super().__init__(driver, incarnation, scope)
         self.lanes = lanes
-        self.held: list[Happening] = []
+        self.held = Held()
+        self.openings = 0
         self.ailment = ""
         self._deliver = deliver
+        self._missed = missed
         self._live = False
         self._over = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -61,7 +68,7 @@ class Hypervisor(Observer):
 
     @property
     def reads(self) -> Lane:
-        """Where looks run."""
+        """Where looks at single domains run."""
         return self.lanes.reads
 
     @property
@@ -127,7 +134,8 @@ class Hypervisor(Observer):
         while True:
             self._live, self._lost = False, anyio.Event()
             try:
-                self.ability = await self.reads.submit(lambda: self.driver.open(self))
+                self.ability = await self.lanes.supervision.submit(lambda: self.driver.open(self))
+                self.openings += 1
                 await opened(self, reason)
             except DriverError as error:
                 log.warning("hypervisor not reachable", uri=self.uri, reason=str(error))
@@ -187,16 +195,18 @@ class Hypervisor(Observer):
         if self._live and not self._over:
             self._deliver(self, happening)
         elif not self._over:  # else a driver that hangs in `close` still tells: nobody is there to listen
-            self.held.append(happening)
+            self.held.add(happening)
 
     def _gone(self, reason: str) -> None:
         log.info("driver says", uri=self.uri, reason=reason)
         self._lost.set()
 
     def _release(self) -> None:
-        held, self.held = self.held, []
         self._live = True
         self._ready.set()
         self._tried.set()
-        for happening in held:
+        for happening in self.held.release():
             self._deliver(self, happening)
+        lost = self.held.lost
+        while lost:
+            self._missed(self, *lost.popitem())

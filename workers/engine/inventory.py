@@ -11,7 +11,7 @@ from orchestrator.protocol.command import HEADER_TRACEPARENT, HEADER_TRACESTATE
 from orchestrator.protocol.domain import Observed
 from orchestrator.protocol.moment import timestamp
 from orchestrator.protocol.verb import find
-from workers.domain.observe import Unseen, incarnations, is_active, observed, project_of, unseen
+from workers.domain.observe import Unseen, incarnations, is_active, observed, project_of, remembered, unseen
 from workers.domain.scope import Scope
 from workers.drivers.port import Happening, Sighting, Tag
 from workers.engine.doubles import Doubles
@@ -57,7 +57,7 @@ class Inventory:
         Call it with no await between it and `Outbox.tell`. `cause` is the command that ran meanwhile.
         """
         before = self.known.get(uuid)
-        now = self._tagged(hypervisor, now, cause)
+        now = self._tagged(hypervisor, _as_known(before, now), cause)
         if not self.serves(before, now, cause):
             return NOTHING if before is None else self._disowned(before)
         moved = before is not None and before.hypervisor != hypervisor.uri
@@ -120,6 +120,14 @@ class Inventory:
         )
         return after, draft
 
+    def restate(self, uuid: str) -> Fold:
+        """Return that a domain is as it is known to be, for those who may have missed how it came to that."""
+        before = self.known.get(uuid)
+        if before is None:
+            return NOTHING
+        self.known[uuid], draft = self._restated(before)
+        return Fold([draft], {uuid: self.known[uuid]}, {0: Effect(state=(before.project, uuid, self.known[uuid]))})
+
     async def disown(self) -> None:
         """Tell the domains that the journal remembers and this worker serves no more. Raises `JournalFull`."""
         for before in [domain for domain in self.known.values() if not self.scope.holds(domain.project, domain.labels)]:
@@ -146,6 +154,10 @@ class Inventory:
             sequence=sequence,
             updated=timestamp(self._clock()),
         )
+
+    def unread(self) -> list[str]:
+        """Return the domains that could not be read when they were looked at last."""
+        return [uuid for uuid, domain in self.known.items() if domain.state == "unknown"]
 
     def project_of(self, sighting: Sighting) -> str:
         """Return the project that a sighted domain belongs to."""
@@ -177,3 +189,11 @@ def _incarnations(
     if seen:
         return incarnations(seen, earlier, current)
     return [earlier if event.name == "lifecycle.stopped" else current or earlier for event in events]
+
+
+def _as_known(before: Observed | None, now: Sighting | None) -> Sighting | None:
+    """Return what is seen of a domain; of one that cannot be read, all but that is as it was known: whose it is cannot be read either."""
+    known = remembered(before)
+    if now is None or now.state != "unknown" or known is None:
+        return now
+    return msgspec.structs.replace(known, state=now.state, reason=now.reason)

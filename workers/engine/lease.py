@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 
 import anyio
 
@@ -99,11 +99,7 @@ class LeaseKeeper:
     def _takeable(self, entry: Entry | None) -> int:
         if entry is None or entry.value is None:
             return entry.revision if entry is not None else 0
-        held = codec.decode(entry.value, Lease)
-        if held.epoch != self._epoch and held.epoch not in self._own:
-            raise Taken(
-                f"node {self._node} is served by another worker (epoch {held.epoch}): stop it, wait 15 s if it died, or choose another name"
-            )
+        refuse_foreign(entry, self._node, {self._epoch, *self._own})
         return entry.revision
 
     async def _write(self, revision: int) -> int:
@@ -115,3 +111,15 @@ class LeaseKeeper:
             updated=timestamp(self._clock()),
         )
         return await self._leases.update(self._node, codec.encode(lease), revision)
+
+
+def refuse_foreign(entry: Entry | None, node: str, own: Container[str]) -> None:
+    """Raise `Taken` if the lease lives under an epoch that is none of `own`: its holder may live, and nothing tells that it does not."""
+    if entry is None or entry.value is None:
+        return
+    epoch = codec.decode(entry.value, Lease).epoch
+    if epoch not in own:
+        raise Taken(
+            f"node {node} is served by another worker (epoch {epoch}): stop it, wait 15 s if it died or this journal is not its own,"
+            " or choose another name"
+        )

@@ -15,19 +15,15 @@ from orchestrator.bus.port import Message
 from orchestrator.protocol import codec
 from orchestrator.protocol.cancel import CancelledBy, finding
 from orchestrator.protocol.command import HEADER_TRACEPARENT, HEADER_TRACESTATE, DomainRef, Result
-from orchestrator.protocol.error import Busy, Conflict, Failure, WireError
+from orchestrator.protocol.error import Failure, WireError
 from orchestrator.protocol.subject import NONE, Subjects
 from workers.engine.cancels import Cancels, Verdict
+from workers.engine.doubt import Doubts
+from workers.engine.gate import Gate
 from workers.engine.order import Order, own_id, read_order
 from workers.engine.outbox import Draft, Effect, Outbox
 from workers.engine.progress import Progress
 from workers.journal.port import Change, Ended, Entry, Journal, Position, Received, Repeated
-
-MAX_OPEN = 1_000
-"""Commands that may be unfinished on a node; what exceeds that ends as `busy`."""
-
-MAX_OPEN_CANCELS = 2 * MAX_OPEN
-"""The same for what cancels them: a full node is where one wants to."""
 
 Submit = Callable[[Order], None]
 Answer = Callable[[str, str, str, bytes, float], None]
@@ -54,8 +50,8 @@ class Ledger:
         subjects: Subjects,
         node: str,
         *,
-        begun: Mapping[str, int],
-        fences: dict[str, int],
+        gate: Gate,
+        doubts: Doubts,
         submit: Submit,
         cancels: Cancels,
         answer: Answer,
@@ -63,15 +59,15 @@ class Ledger:
     ) -> None:
         """Hand new orders to `submit`, those out of turn to `cancels`, and answers to repeats to `answer`.
 
-        begun: by UUID, the highest sequence begun. fences: by UUID, the highest fence seen.
+        gate: what judges new orders. doubts: what may have begun and is no longer known.
         """
         self._journal = journal
         self._outbox = outbox
         self._progress = progress
         self._subjects = subjects
         self._node = node
-        self._begun = begun
-        self._fences = fences
+        self._gate = gate
+        self._doubts = doubts
         self._submit = submit
         self._cancels = cancels
         self._answer = answer
@@ -89,13 +85,15 @@ class Ledger:
             order = read_order(message, self._subjects)
             known = self._known(order.entry, fresh)
             if known is not None and self._progress.knows(message.sequence):
+                self._doubts.note(known, message.sequence)
                 continue
             if known is not None and known.digest == order.entry.digest:
                 self._progress.enter(message.sequence, finished=True)
                 changes.append(Repeated(message.sequence))
                 repeats.append(known)
                 continue
-            entered = _Fresh(order if known is None else _renamed(order), self._refusal(order, known), known)
+            order = self._doubts.weighed(order)
+            entered = _Fresh(order if known is None else _renamed(order), self._gate.refusal(order, known), known)
             fresh[entered.order.entry.project, entered.order.entry.id] = entered
             self._progress.enter(message.sequence, finished=False)
             if entered.refusal is None:
@@ -106,21 +104,38 @@ class Ledger:
         return bool(self._cancels)
 
     async def reached(self) -> None:
-        """Judge the cancels that wait, now that the log may have been read further. Raises `JournalFull`."""
+        """Take that the log was read to its end: hand on what was held, and judge the cancels that wait. Raises `JournalFull`."""
+        if self._doubts.holding:
+            for order, error in self._doubts.released():
+                if error is None:
+                    self._submit(order)
+                else:
+                    await self.end(order.entry, failed(order.entry, self._node, error))
+        await self.judge()
+
+    async def judge(self) -> None:
+        """Judge the cancels that wait, unless what they are for may be held. Raises `JournalFull`."""
+        if self._doubts.holding:
+            return
         for verdict in self._cancels.judged():
             await self._cancel(verdict)
 
-    def take_up(self, order: Order) -> None:
+    def resume(self, order: Order) -> None:
         """Hand on what was entered before this start and has not ended."""
+        self._take_up(self._doubts.recalled(order))
+
+    def _take_up(self, order: Order) -> None:
         if order.command is not None and order.command.verb.kind == "control":
             self._cancels.add(order)
+        elif self._doubts.holding:
+            self._doubts.hold(order)
         else:
             self._submit(order)
 
     async def _hand_on(self, fresh: Iterable[_Fresh], repeats: Sequence[Entry]) -> None:
         for entered in fresh:
             if entered.refusal is None:
-                self.take_up(entered.order)
+                self._take_up(entered.order)
         for entered in fresh:
             if entered.refusal is not None:
                 await self.refuse(entered.order.entry, entered.refusal)
@@ -129,7 +144,7 @@ class Ledger:
         for entry in repeats:
             self._repeat(entry)
         if self._cancels:
-            await self.reached()
+            await self.judge()
 
     async def _cancel(self, verdict: Verdict) -> None:
         """End a cancel, and with it in one commit the command that it is for, if that has not begun."""
@@ -141,7 +156,7 @@ class Ledger:
             id=entry.id,
             verb=entry.verb,
             ok=True,
-            changed=target is not None,
+            changed=verdict.changed,
             node=self._node,
             project=entry.project,
             domain=DomainRef(uuid=entry.uuid),
@@ -199,23 +214,6 @@ class Ledger:
         entered = fresh.get((entry.project, entry.id))
         return entered.order.entry if entered is not None else self._journal.find(entry.project, entry.id)
 
-    def _refusal(self, order: Order, known: Entry | None) -> WireError | None:
-        entry = order.entry
-        if order.refused is not None:
-            return order.refused
-        if known is not None:
-            return Conflict(f"id {entry.id!r} was used for {known.verb} of {known.uuid}, with another subject or body; choose a new id")
-        out_of_turn = order.command is not None and order.command.verb.kind == "control"
-        if self._progress.open >= (MAX_OPEN_CANCELS if out_of_turn else MAX_OPEN):
-            return Busy(f"node {self._node} has {self._progress.open} commands waiting; try again later, with a new id")
-        if entry.fence and entry.fence < self._fences.get(entry.uuid, 0):
-            return Conflict(f"the order carries fence {entry.fence}, the domain has moved on to {self._fences[entry.uuid]}")
-        if not out_of_turn and entry.sequence < self._begun.get(entry.uuid, 0):
-            return Conflict("overtaken: a later command of this domain has begun already; send it again with a new id", retryable=True)
-        if entry.fence:
-            self._fences[entry.uuid] = entry.fence
-        return None
-
     def _answer_taken(self, entered: _Fresh) -> None:
         """Say `conflict` under the id that was used twice, too: an answer to one message, not that command's end.
 
@@ -269,4 +267,5 @@ def _terminal(entry: Entry, node: str, result: Result, body: bytes, incarnation:
         commandid=entry.id,
         traceparent=entry.headers.get(HEADER_TRACEPARENT),
         tracestate=entry.headers.get(HEADER_TRACESTATE),
+        ends=entry,
     )

@@ -38,25 +38,21 @@ class Observer:
         return self._tagged(self.driver.look(uuid))
 
     def scan(self) -> list[Sighting]:
-        """Look at all domains, and mark new running instances. Blocks; raises `DriverError`."""
-        marked = (self._marked(self._tagged(sighting)) for sighting in self.driver.scan())
-        return [sighting for sighting in marked if sighting is not None]
+        """Look at all domains. Blocks; raises `DriverError`."""
+        tagged = (self._tagged(sighting) for sighting in self.driver.scan())
+        return [sighting for sighting in tagged if sighting is not None]
 
     def sight(self, uuid: str) -> Sighting | None:
         """Look at a domain, and mark a new running instance. Blocks; raises `DriverError`."""
-        return self._marked(self.look(uuid))
+        sighting = self.look(uuid)
+        return self.marked(sighting) if sighting is not None and self.unmarked(sighting) else sighting
 
-    def _tagged(self, sighting: Sighting | None) -> Sighting | None:
-        if sighting is None or sighting.tag is not None or self.keeps:
-            return sighting
-        return msgspec.structs.replace(sighting, tag=self._tags(sighting.uuid))
+    def unmarked(self, sighting: Sighting) -> bool:
+        """Tell whether what was seen is a running instance that bears no incarnation and can be given one."""
+        return sighting.active and sighting.incarnation is None and self.keeps and self._scope.serves(sighting)
 
-    def _marked(self, sighting: Sighting | None) -> Sighting | None:
-        """Give a running instance that bears no incarnation a new one, if it can be. Blocks; raises `Lost`."""
-        if sighting is None or not sighting.active or sighting.incarnation is not None:
-            return sighting
-        if not self.keeps or not self._scope.serves(sighting):
-            return sighting
+    def marked(self, sighting: Sighting) -> Sighting:
+        """Give a running instance an incarnation. Blocks, as a guest that hangs does; raises `Lost`."""
         incarnation = self._incarnation()
         try:
             self.driver.mark(sighting.uuid, incarnation)
@@ -65,3 +61,8 @@ class Observer:
             log.info("running domain not marked", uuid=sighting.uuid, reason=str(error))
             return sighting
         return msgspec.structs.replace(sighting, incarnation=incarnation)
+
+    def _tagged(self, sighting: Sighting | None) -> Sighting | None:
+        if sighting is None or sighting.tag is not None or self.keeps:
+            return sighting
+        return msgspec.structs.replace(sighting, tag=self._tags(sighting.uuid))

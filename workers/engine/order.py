@@ -2,28 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Literal
 
 import msgspec
 
 from orchestrator.bus.port import Message
 from orchestrator.protocol import domainxml, token
-from orchestrator.protocol.command import HEADER_DEADLINE, HEADER_FENCE, Command, decode_command, id_of
+from orchestrator.protocol.command import (
+    HEADER_DEADLINE,
+    HEADER_FENCE,
+    HEADER_TRACEPARENT,
+    HEADER_TRACESTATE,
+    Command,
+    decode_command,
+    id_of,
+    trace_of,
+)
 from orchestrator.protocol.error import Invalid
 from orchestrator.protocol.subject import NONE, Routed, Subjects
 from orchestrator.protocol.verb import XmlArgs, find
+from workers.engine.notice import Notice
 from workers.journal.port import Entry
 
 FAR_S = 60.0
 """Deadline, in seconds from storage, of what could not be read."""
 
 
+Doubt = Literal["crash", "lost", "crowd"]
+"""Why nobody knows what became of a command that may have begun. crash: the worker died at it. lost: the journal was lost, and
+the domain has no other such command. crowd: the journal was lost, and other such commands may have changed the domain since."""
+
+
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """A ledger entry with its command, or with the reason why there is none."""
+    """A ledger entry with its command, or with the reason why there is none. doubt: of one that has begun, or may have.
+
+    notice: what was told of it before its end.
+    """
 
     entry: Entry
     command: Command | None
     refused: Invalid | None = None
+    doubt: Doubt = "crash"
+    notice: Notice = msgspec.field(default_factory=Notice)
 
 
 def read_order(message: Message, subjects: Subjects) -> Order:
@@ -60,9 +82,15 @@ def _entry(message: Message, subjects: Subjects, verb: str, project: str, uuid: 
         uuid=uuid,
         digest=token.digest(uuid.encode(), digest.encode()),
         body=message.body,
-        headers=dict(message.headers),
+        headers=_kept(message.headers),
         deadline=message.time + FAR_S,
     )
+
+
+def _kept(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers of a command; trace headers only where they fit into the events that they would stand in."""
+    others = {name: value for name, value in headers.items() if name not in (HEADER_TRACEPARENT, HEADER_TRACESTATE)}
+    return others | trace_of(headers)
 
 
 def _with_complete_xml(command: Command, uuid: str) -> Command:
@@ -79,7 +107,7 @@ def _deadline(message: Message, timeout_s: float) -> float:
     try:
         moment = datetime.fromisoformat(given)
     except ValueError as error:
-        raise Invalid(f"header {HEADER_DEADLINE}: {given!r} is no RFC 3339 time") from error
+        raise Invalid(f"header {HEADER_DEADLINE}: {given!r} is no RFC 3339 time; use the form 2026-01-31T12:00:00Z") from error
     if moment.tzinfo is None:
         raise Invalid(f"header {HEADER_DEADLINE}: {given!r} has no zone; end it with Z")
     return moment.timestamp()
@@ -88,5 +116,5 @@ def _deadline(message: Message, timeout_s: float) -> float:
 def _fence(message: Message) -> int:
     given = message.headers.get(HEADER_FENCE, "0")
     if not (given.isascii() and given.isdigit() and len(given) < 16):
-        raise Invalid(f"header {HEADER_FENCE}: {given!r} is no number")
+        raise Invalid(f"header {HEADER_FENCE}: {given!r} is no number; use an owner's epoch, or leave it out")
     return int(given)

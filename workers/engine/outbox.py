@@ -19,11 +19,11 @@ from orchestrator.protocol.domain import Observed
 from orchestrator.protocol.event import event, worker_source
 from orchestrator.protocol.moment import timestamp
 from orchestrator.protocol.subject import NONE, Subjects
-from workers.journal.port import Change, Journal, OutboxEvent, Position, Told
+from workers.journal.port import Change, Entry, Journal, OutboxEvent, Position, Told
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
-    """An event before it has its place: `name` is `<event>[.<detail>]`, `domain` and `project` may be `_`."""
+    """An event before it has its place: `name` is `<event>[.<detail>]`, `domain` and `project` may be `_`. `ends`: the command it ends."""
 
     name: str
     project: str = NONE
@@ -36,6 +36,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     traceparent: str | None = None
     tracestate: str | None = None
     synthetic: bool = False
+    ends: Entry | None = None
 
 
 class Effect(msgspec.Struct, frozen=True):
@@ -95,6 +96,11 @@ class Outbox:
     def last(self) -> Position:
         """The last position given away in this epoch."""
         return Position(self.epoch, self._sequence)
+
+    @property
+    def end(self) -> dict[str, str]:
+        """Where the events end now, as `stream.gap` and `stream.resync` say it."""
+        return {"epoch": self.epoch, "sequence": f"{self._sequence:016d}"}
 
     async def tell(
         self,
@@ -168,6 +174,9 @@ class Outbox:
             domainname=draft.domainname,
             incarnation=draft.incarnation,
             commandid=draft.commandid,
+            commandsequence=draft.ends.sequence if draft.ends is not None else 0,
+            commanddigest=draft.ends.digest if draft.ends is not None else None,
+            commandfence=draft.ends.fence if draft.ends is not None else 0,
             traceparent=draft.traceparent,
             tracestate=draft.tracestate,
             synthetic=draft.synthetic,

@@ -22,10 +22,11 @@ from orchestrator.protocol.error import (
 from workers.domain.admission import Admission, admit
 from workers.domain.scope import EVERYTHING, Scope
 from workers.domain.settle import settle
-from workers.drivers.port import DriverError, Exists, Impossible, Lost, Malformed, Missing, Rejected, Sighting
+from workers.drivers.port import Aborted, DriverError, Exists, Impossible, Lost, Malformed, Missing, Rejected, Sighting
 from workers.engine.hypervisor import Hypervisor
 
 _TRANSLATED: dict[type[DriverError], type[WireError]] = {
+    Aborted: HypervisorRefused,
     Missing: NotFound,
     Exists: AlreadyExists,
     Malformed: Invalid,
@@ -36,11 +37,15 @@ _TRANSLATED: dict[type[DriverError], type[WireError]] = {
 
 
 class Performed(msgspec.Struct, frozen=True):
-    """How a call went: whether it had an effect, the domain after it (None: there is none), and what failed."""
+    """How a call went: whether it had an effect, the domain after it (None: there is none), and what failed.
+
+    aborted: it was a job, and was given up.
+    """
 
     changed: bool
     after: Sighting | None
     error: WireError | None = None
+    aborted: bool = False
 
 
 class Errand(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,10 +112,20 @@ def _call(hypervisor: Hypervisor, errand: Errand, before: Sighting | None) -> Pe
         return Performed(True, None, translated(failure or error, outcome="unknown"))
     if failure is None:
         return Performed(True, after)
+    if isinstance(failure, Aborted):
+        return _aborted(command, failure, before, after)
     if isinstance(failure, (Missing, Rejected)) and not command.verb.creates:
         return _refused(errand, failure, after)
     outcome = _outcome(command, failure, before, after)
     return Performed(outcome != "none", after, translated(failure, outcome=outcome))
+
+
+def _aborted(command: Command, failure: Aborted, before: Sighting | None, after: Sighting | None) -> Performed:
+    """Tell by looking what an aborted job left: libvirt may have been done with it already."""
+    outcome = settle(command.verb, command.args, after, existed=before is not None)
+    if outcome == "applied":
+        return Performed(True, after)
+    return Performed(outcome != "none", after, translated(failure, outcome=outcome), aborted=True)
 
 
 def _refused(errand: Errand, failure: DriverError, after: Sighting | None) -> Performed:

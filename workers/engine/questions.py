@@ -10,7 +10,7 @@ from orchestrator.log import get_logger
 from orchestrator.protocol import codec, token
 from orchestrator.protocol.command import answer, decode_command, refusal
 from orchestrator.protocol.domain import Observed
-from orchestrator.protocol.error import Conflict, DeadlineExceeded, Invalid, NodeUnavailable, NotFound, WireError
+from orchestrator.protocol.error import Busy, Conflict, DeadlineExceeded, Invalid, NodeUnavailable, NotFound, WireError
 from orchestrator.protocol.moment import timestamp
 from orchestrator.protocol.subject import Subjects
 from orchestrator.protocol.verb import CommandIdArgs, find
@@ -18,7 +18,7 @@ from workers.domain.observe import observed
 from workers.drivers.port import DriverError, Sighting
 from workers.engine.hypervisor import Hypervisor
 from workers.engine.inventory import Inventory
-from workers.engine.lane import done_within
+from workers.engine.looks import Crowded, Looks, Silent
 from workers.engine.perform import translated
 from workers.journal.port import Journal
 
@@ -31,11 +31,14 @@ log = get_logger()
 class Questions:
     """Answers what is asked of one node."""
 
-    def __init__(self, node: str, subjects: Subjects, journal: Journal, inventory: Inventory, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, node: str, subjects: Subjects, journal: Journal, inventory: Inventory, looks: Looks, *, clock: Callable[[], float]
+    ) -> None:
         self._node = node
         self._subjects = subjects
         self._journal = journal
         self._inventory = inventory
+        self._looks = looks
         self._clock = clock
 
     async def answer(self, message: Message) -> tuple[bytes, Headers]:
@@ -73,12 +76,20 @@ class Questions:
         hypervisor = self._inventory.homes.get(known.uuid)
         if hypervisor is None or not hypervisor.connected:
             raise NodeUnavailable(f"the hypervisor of domain {known.name!r} is not connected")
-        call = hypervisor.reads.submit(lambda: self._read(hypervisor, query, known.uuid))
-        await done_within(call, ANSWER_S)
-        if not call.done():
-            raise DeadlineExceeded(f"the hypervisor did not answer within {ANSWER_S:g} s")
+        stuck = self._looks.stuck(known.uuid)
+        if query == "stats" and stuck is not None:
+            # Libvirt gives what figures it has itself, and who sums them up would not see that the others are missing.
+            raise DeadlineExceeded(f"domain {known.name!r} has not answered since {timestamp(stuck.since)}")
+
+        def read() -> Any:
+            return self._read(hypervisor, query, known.uuid)
+
         try:
-            return call.result()
+            return await self._looks.asked(hypervisor, known.uuid, read, "ask", ANSWER_S, query)
+        except Silent as error:
+            raise DeadlineExceeded(f"domain {known.name!r} does not answer: {error}") from error
+        except Crowded as error:
+            raise Busy(f"{error}; try again later") from error
         except DriverError as error:
             raise translated(error, outcome="none") from error
 

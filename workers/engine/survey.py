@@ -15,8 +15,8 @@ from workers.domain.observe import rewound, unseen
 from workers.drivers.port import Happening, Sighting
 from workers.engine.hypervisor import Hypervisor
 from workers.engine.inventory import Inventory
+from workers.engine.looks import Crowded, Looks, Silent
 from workers.engine.outbox import Draft, Outbox
-from workers.journal.port import Position
 
 GRACE_S = 0.05
 """Seconds that a callback may lag behind the state that a scan sees."""
@@ -32,9 +32,10 @@ class Inspect(Protocol):
 class Survey:
     """Scans the hypervisors of one node and compares with what is known."""
 
-    def __init__(self, inventory: Inventory, outbox: Outbox) -> None:
+    def __init__(self, inventory: Inventory, outbox: Outbox, looks: Looks) -> None:
         self._inventory = inventory
         self._outbox = outbox
+        self._looks = looks
 
     async def resync(self, hypervisor: Hypervisor, reason: str, *, inspect: Inspect) -> None:
         """Scan a hypervisor just opened, and tell what went unseen, inside a bracket.
@@ -43,11 +44,11 @@ class Survey:
         `DriverError` (nothing told but the gap), `JournalFull`.
         """
         data: dict[str, Any] = {"reason": reason, "hypervisor": hypervisor.uri}
-        await self._outbox.tell([Draft(name="stream.gap", data=data | {"from": _place(self._outbox.last)})])
+        await self._outbox.tell([Draft(name="stream.gap", data=data | {"from": self._outbox.end})])
         moved: set[str] = set()
         self._inventory.scans.append(moved)
         try:
-            sightings = {sighting.uuid: sighting for sighting in await hypervisor.reads.submit(hypervisor.scan)}
+            sightings = await self._looks.all(hypervisor)
             await anyio.sleep(GRACE_S)
             held = await self._look_again(hypervisor, sightings)
         finally:
@@ -59,11 +60,11 @@ class Survey:
                 inspect(uuid)
             else:
                 await self._compare(hypervisor, uuid, sightings.get(uuid), held.get(uuid, []))
-        await self._outbox.tell([Draft(name="stream.resync", data=data | {"to": _place(self._outbox.last)})])
+        await self._outbox.tell([Draft(name="stream.resync", data=data | {"to": self._outbox.end})])
 
     async def poll(self, hypervisor: Hypervisor, *, inspect: Inspect) -> None:
         """Scan a hypervisor that tells no events; have what differs looked at, in its turn. Raises `DriverError`."""
-        sightings = {sighting.uuid: sighting for sighting in await hypervisor.reads.submit(hypervisor.scan)}
+        sightings = await self._looks.all(hypervisor)
         for uuid in sorted(self._of(hypervisor) | sightings.keys()):
             if self._is_strange(hypervisor, uuid):
                 inspect(uuid, hypervisor)
@@ -84,12 +85,12 @@ class Survey:
 
     async def _look_again(self, hypervisor: Hypervisor, sightings: dict[str, Sighting]) -> dict[str, list[Happening]]:
         """Look again at those that had events since the opening; return these events by UUID."""
-        taken, hypervisor.held = hypervisor.held, []
-        held: dict[str, list[Happening]] = {}
-        for happening in taken:
-            held.setdefault(happening.uuid, []).append(happening)
-        for uuid in held:
-            sighting = await hypervisor.reads.submit(lambda uuid=uuid: hypervisor.sight(uuid))  # type: ignore[misc]
+        held = hypervisor.held.take()
+        for uuid, happenings in held.items():
+            try:
+                sighting = await self._looks.at(hypervisor, uuid)
+            except (Silent, Crowded):
+                sighting = self._looks.unreadable(uuid, happenings)
             if sighting is None:
                 sightings.pop(uuid, None)
             else:
@@ -103,7 +104,3 @@ class Survey:
         if held:
             live = self._inventory.fold(hypervisor, uuid, held, now)
             await self._outbox.tell(live.drafts, domains=live.domains, effects=live.effects)
-
-
-def _place(position: Position) -> dict[str, str]:
-    return {"epoch": position.epoch, "sequence": f"{position.sequence:016d}"}

@@ -12,13 +12,13 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import msgspec
 
 from workers.journal import tables
-from workers.journal.port import Entry, JournalError, JournalFull, Locked, Recovery
+from workers.journal.port import Damaged, Entry, JournalError, JournalFull, Locked, Recovery
 
 CACHE_KIB = 16 * 1024
 """Memory that the writing connection keeps pages in."""
@@ -39,28 +39,52 @@ _CLOSED_TO_US = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sql
 class JournalFile:
     """One journal file, open between `open` and `close`."""
 
-    def __init__(self, path: Path, *, durable: bool) -> None:
-        """With `durable` each transaction is synced to the disk before `write` returns."""
+    def __init__(self, path: Path, *, durable: bool, rebuild: bool = False) -> None:
+        """With `durable` each transaction is synced to the disk before `write` returns. `rebuild`: begin anew where it is damaged."""
         self.path = path
+        self.set_aside: Path | None = None
+        """Where a damaged file was put, if it was."""
         self.gate = threading.Lock()
         self._log = Path(f"{path}-wal")
         self._durable = durable
+        self._rebuild = rebuild
         self._stack = ExitStack()
         self._writer: sqlite3.Cursor
         self._reader: sqlite3.Connection
         self._checkpointer: sqlite3.Connection
 
     def open(self, now: float) -> Recovery:
-        """Lock the file, bring it up to date and return what it holds. Raises `Locked`, `JournalError`."""
+        """Lock the file, bring it up to date and return what it holds. Raises `Locked`, `JournalError`, `Damaged`."""
         with ExitStack() as stack:
             try:
                 stack.callback(os.close, _lock(self.path))
+                if self._rebuild and self._is_damaged(now):
+                    self._put_aside(now)
                 self._connect(stack)
                 recovery = tables.recover(self._reader, now)
             except (sqlite3.Error, msgspec.MsgspecError, OSError) as error:
                 raise in_plain_words(self.path, error) from error
             self._stack = stack.pop_all()
         return recovery
+
+    def _is_damaged(self, now: float) -> bool:
+        """Tell whether anything in the file cannot be read; that reads all of it. Raises what has another cause."""
+        try:
+            with ExitStack() as stack:
+                self._connect(stack)
+                tables.recover(self._reader, now)
+                return self._reader.execute("PRAGMA quick_check(1)").fetchall() != [("ok",)]
+        except (sqlite3.Error, msgspec.MsgspecError) as error:
+            if isinstance(in_plain_words(self.path, error), Damaged):
+                return True
+            raise
+
+    def _put_aside(self, now: float) -> None:
+        """Rename the file and what belongs to it: somebody may want to look at what was in it."""
+        self.set_aside = self.path.with_name(f"{self.path.name}.damaged-{int(now)}")
+        for suffix in ("", "-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                Path(f"{self.path}{suffix}").rename(f"{self.set_aside}{suffix}")
 
     def _connect(self, stack: ExitStack) -> None:
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -184,7 +208,8 @@ def in_plain_words(path: Path, error: Exception) -> JournalError:
     if code in _CLOSED_TO_US or isinstance(error, OSError):
         return JournalError(f"journal {path} cannot be opened ({error}); the worker's user must be able to write there")
     if code in _DAMAGE or isinstance(error, msgspec.MsgspecError):
-        return JournalError(
-            f"journal {path} is damaged ({error}); move it and its -wal file away and start again: the ledger is rebuilt from events"
+        return Damaged(
+            f"journal {path} is damaged ({error}); start with --rebuild, which puts it aside and rebuilds what it knew from the logs,"
+            " or move it and its -wal file away yourself"
         )
     return JournalError(f"journal {path} failed ({error}); the file need not be damaged: start again, and report this")

@@ -13,10 +13,12 @@ from typing import Any
 import msgspec
 
 from orchestrator.protocol.domain import Observed
+from workers.journal.fences import Fences
 from workers.journal.port import (
     Advanced,
     Begun,
     Change,
+    Doubted,
     Ended,
     Entry,
     EpochBegun,
@@ -51,14 +53,15 @@ class Contents:
         self.known: dict[int, set[Key]] = {}
         self.outbox: list[OutboxEvent] = []
         self.domains: dict[str, Observed] = {}
-        self.fences: dict[str, int] = {}
+        self.fences = Fences()
+        self.doubt = 0
 
     def copy(self) -> Contents:
         """Return contents that change apart from these."""
         other = Contents()
-        other.cursor, other.last = self.cursor, self.last
+        other.cursor, other.last, other.doubt = self.cursor, self.last, self.doubt
         other.epochs, other.outbox = set(self.epochs), list(self.outbox)
-        other.ledger, other.domains, other.fences = dict(self.ledger), dict(self.domains), dict(self.fences)
+        other.ledger, other.domains, other.fences = dict(self.ledger), dict(self.domains), self.fences.copy()
         other.known = {sequence: set(keys) for sequence, keys in self.known.items()}
         return other
 
@@ -78,7 +81,8 @@ class Contents:
             recent=[entry for entry in entries if entry.phase == "stored" and entry.deadline >= now],
             outbox=list(self.outbox),
             domains=dict(self.domains),
-            fences=dict(self.fences),
+            fences=self.fences.highest,
+            doubt=self.doubt,
         )
 
     def _unfinished(self, keys: set[Key]) -> bool:
@@ -93,7 +97,7 @@ def _received(contents: Contents, received: Received) -> None:
         contents.ledger[key] = entry
         copies.add(key)
     if entry.fence:
-        contents.fences[entry.uuid] = max(contents.fences.get(entry.uuid, 0), entry.fence)
+        contents.fences.see(entry.uuid, entry.fence)
 
 
 def _repeated(contents: Contents, repeated: Repeated) -> None:
@@ -147,11 +151,16 @@ def _forgotten(contents: Contents, forgotten: Forgotten) -> None:
         for key, entry in contents.ledger.items()
         if entry.phase != "stored" or entry.ended >= forgotten.ended_before or entry.sequence > contents.cursor
     }
+    contents.fences.forget(forgotten.ended_before, contents.domains)
 
 
 def _reset(contents: Contents, _: Reset) -> None:
-    contents.cursor = 0
+    contents.cursor = contents.doubt = 0
     contents.known = {}
+
+
+def _doubted(contents: Contents, doubted: Doubted) -> None:
+    contents.doubt = doubted.up_to
 
 
 _APPLY: Mapping[type[Change], Callable[[Contents, Any], None]] = {
@@ -165,6 +174,7 @@ _APPLY: Mapping[type[Change], Callable[[Contents, Any], None]] = {
     EpochBegun: _epoch_begun,
     Forgotten: _forgotten,
     Reset: _reset,
+    Doubted: _doubted,
 }
 
 

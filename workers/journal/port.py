@@ -25,6 +25,10 @@ class Locked(JournalError):
     """Another process holds the journal."""
 
 
+class Damaged(JournalError):
+    """What is in the file cannot be read; the message names the file and the way out."""
+
+
 class JournalFull(JournalError):
     """The disk is full or failed; nothing of the commit was written."""
 
@@ -123,16 +127,25 @@ class EpochBegun(msgspec.Struct, frozen=True):
 
 
 class Forgotten(msgspec.Struct, frozen=True):
-    """Commands stored and ended before `ended_before` (Unix seconds) and not above the cursor leave the ledger."""
+    """Commands stored and ended before `ended_before` (Unix seconds) and not above the cursor leave the ledger.
+
+    So do fences of domains that have been gone for as long (`workers.journal.fences`).
+    """
 
     ended_before: float
 
 
 class Reset(msgspec.Struct, frozen=True):
-    """The broker lost data: the cursor goes back to 0 and known sequences are forgotten; the ledger's outcomes stay."""
+    """The broker lost data: the cursor goes back to 0, known sequences and doubt are forgotten; the ledger's outcomes stay."""
 
 
-Change = Received | Repeated | Begun | Told | Ended | Stored | Advanced | EpochBegun | Forgotten | Reset
+class Doubted(msgspec.Struct, frozen=True):
+    """The journal was behind: commands up to this sequence that it does not know to have ended may have begun all the same."""
+
+    up_to: int
+
+
+Change = Received | Repeated | Begun | Told | Ended | Stored | Advanced | EpochBegun | Forgotten | Reset | Doubted
 
 
 class Recovery(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,7 +154,7 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
     epochs: all own epochs kept, oldest first (at least the last 64). last: the last event told (None: none ever).
     above: known sequences above the cursor, each with whether its command is unfinished (not yet `stored`; a repeat is finished).
     unfinished: entries in phase `received`, `begun` or `ended`, in order of sequence. recent: entries `stored` whose deadline
-    has not passed by `now` given to `open`. outbox: in order. domains, fences: by UUID.
+    has not passed by `now` given to `open`. outbox: in order. domains, fences: by UUID. doubt: as last `Doubted`, 0: never.
     """
 
     cursor: int
@@ -153,13 +166,14 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
     outbox: list[OutboxEvent]
     domains: dict[str, Observed]
     fences: dict[str, int]
+    doubt: int = 0
 
 
 class Journal(Protocol):
     """One worker's journal."""
 
     def open(self, now: float) -> Recovery:
-        """Lock it and return what it holds. Blocks. Raises `Locked`, `JournalError` (made by a newer version, damaged, unreadable)."""
+        """Lock it and return what it holds. Blocks. Raises `Locked`, `JournalError` (made by a newer version, unreadable; `Damaged`)."""
 
     async def commit(self, *changes: Change) -> None:
         """Write `changes` as one transaction and return once they are safe. Raises `JournalFull`; then none of them counts.

@@ -50,9 +50,12 @@ class Commit(msgspec.Struct, frozen=True):
 class SqliteJournal:
     """`Journal` in the SQLite file at `path`; `commit` and `find` are called on one loop, `open` and `close` from anywhere."""
 
-    def __init__(self, path: Path, *, durable: bool = False) -> None:
-        """With `durable`, what a commit confirmed survives the loss of power too, at the price of a disk sync a flush."""
-        self._file = JournalFile(path, durable=durable)
+    def __init__(self, path: Path, *, durable: bool = False, rebuild: bool = False) -> None:
+        """With `durable`, what a commit confirmed survives the loss of power too, at the price of a disk sync a flush.
+
+        With `rebuild` a damaged file is put aside, and an empty one begun.
+        """
+        self._file = JournalFile(path, durable=durable, rebuild=rebuild)
         self._durable = durable
         self._open = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -73,6 +76,9 @@ class SqliteJournal:
     def open(self, now: float) -> Recovery:
         """Lock the file and return what it holds. Blocks. Raises `Locked`, `JournalError`."""
         recovery = self._file.open(now)
+        if self._file.set_aside is not None:
+            self._log.warning("journal.set_aside", damaged=str(self._file.set_aside))
+            self._file.set_aside = None
         self._cursor = recovery.cursor
         self._pending = Pending()
         self._forgetting = True  # as far as is known: the one before may have been killed at it

@@ -18,10 +18,12 @@ from typing import Any
 import msgspec
 
 from orchestrator.protocol.domain import Observed
+from workers.journal.fences import KEPT_S
 from workers.journal.port import (
     Advanced,
     Begun,
     Change,
+    Doubted,
     Ended,
     Entry,
     EpochBegun,
@@ -73,7 +75,12 @@ CREATE TABLE fences (uuid TEXT PRIMARY KEY, fence INTEGER NOT NULL) WITHOUT ROWI
 CREATE TABLE epochs (epoch TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 
-STEPS: tuple[str, ...] = (VERSION_1,)
+VERSION_2 = """
+ALTER TABLE state ADD COLUMN doubt INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE fences ADD COLUMN gone REAL;
+"""
+
+STEPS: tuple[str, ...] = (VERSION_1, VERSION_2)
 """What leads from each version of the schema to the next; the first starts from an empty file. A released step never changes."""
 
 
@@ -150,7 +157,13 @@ _REPEAT = (
     " (SELECT 1 FROM ledger WHERE project = ? AND id = ? AND sequence = ? AND row > (SELECT above FROM state))"
 )
 # A fence that says nothing new, as most do, is not written: that would be one page more a commit.
-_FENCE = "INSERT INTO fences VALUES (?, ?) ON CONFLICT (uuid) DO UPDATE SET fence = excluded.fence WHERE fence < excluded.fence"
+_FENCE = (
+    "INSERT INTO fences (uuid, fence) VALUES (?, ?)"
+    " ON CONFLICT (uuid) DO UPDATE SET fence = excluded.fence, gone = NULL WHERE fence < excluded.fence"
+)
+_BACK = "UPDATE fences SET gone = NULL WHERE gone IS NOT NULL AND uuid IN (SELECT uuid FROM domains)"
+_UNFENCE = "DELETE FROM fences WHERE gone < ?"
+_GONE = "UPDATE fences SET gone = ? WHERE gone IS NULL AND uuid NOT IN (SELECT uuid FROM domains)"
 _BEGIN = "UPDATE ledger SET phase = 'b' WHERE project = ? AND id = ? AND phase = 'r'"
 _END = "UPDATE ledger SET phase = 'e', epoch = ?, number = ?, ended = ?, result = ? WHERE project = ? AND id = ? AND phase <> 'e'"
 _STORE = "UPDATE ledger SET stored = 1 WHERE stored = 0 AND epoch IS NOT NULL AND (epoch, number) <= (?, ?)"
@@ -163,7 +176,7 @@ _ADVANCE = (
     " AND sequence > max(cursor, ?) ORDER BY row LIMIT 1), (SELECT max(row) FROM ledger), 0)"
 )
 _OLD_EPOCHS = "DELETE FROM epochs WHERE epoch NOT IN (SELECT epoch FROM epochs ORDER BY epoch DESC LIMIT ?)"
-_RESET = "UPDATE state SET cursor = 0, above = coalesce((SELECT max(row) FROM ledger), 0)"
+_RESET = "UPDATE state SET cursor = 0, doubt = 0, above = coalesce((SELECT max(row) FROM ledger), 0)"
 _FORGET = (
     "UPDATE state SET forget_ended_before = max(coalesce(forget_ended_before, ?), ?), forget_up_to = max(coalesce(forget_up_to, 0), cursor)"
 )
@@ -233,11 +246,16 @@ def _epoch_begun(begun: EpochBegun) -> Iterable[Statement]:
 
 
 def _forgotten(forgotten: Forgotten) -> Iterable[Statement]:
-    return [(_FORGET, (forgotten.ended_before, forgotten.ended_before)), *SWEEP]
+    before = forgotten.ended_before
+    return [(_FORGET, (before, before)), *SWEEP, (_BACK, ()), (_UNFENCE, (before - KEPT_S,)), (_GONE, (before,))]
 
 
 def _reset(_: Reset) -> Iterable[Statement]:
     return [(_RESET, ()), ("DELETE FROM repeats", ())]
+
+
+def _doubted(doubted: Doubted) -> Iterable[Statement]:
+    return [("UPDATE state SET doubt = ?", (doubted.up_to,))]
 
 
 _SQL: Mapping[type[Change], Callable[[Any], Iterable[Statement]]] = {
@@ -251,6 +269,7 @@ _SQL: Mapping[type[Change], Callable[[Any], Iterable[Statement]]] = {
     EpochBegun: _epoch_begun,
     Forgotten: _forgotten,
     Reset: _reset,
+    Doubted: _doubted,
 }
 
 _ENTRY = "SELECT project, id, sequence, deadline, phase, stored, epoch, number, ended, received, result FROM ledger WHERE "
@@ -276,7 +295,7 @@ def forgetting(connection: sqlite3.Connection) -> bool:
 
 def recover(connection: sqlite3.Connection, now: float) -> Recovery:
     """Return all that the file holds, as `Journal.open` says it."""
-    cursor, above, epoch, number = connection.execute("SELECT cursor, above, epoch, number FROM state").fetchone()
+    cursor, above, epoch, number, doubt = connection.execute("SELECT cursor, above, epoch, number, doubt FROM state").fetchone()
     return Recovery(
         cursor=cursor,
         epochs=[row[0] for row in connection.execute("SELECT epoch FROM epochs ORDER BY epoch")],
@@ -290,6 +309,7 @@ def recover(connection: sqlite3.Connection, now: float) -> Recovery:
         ],
         domains={uuid: _observed(observed) for uuid, observed in connection.execute("SELECT uuid, observed FROM domains")},
         fences=dict(connection.execute("SELECT uuid, fence FROM fences")),
+        doubt=doubt,
     )
 
 

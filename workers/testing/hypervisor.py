@@ -66,7 +66,7 @@ class _Hangs(Faults):
 class FakeHypervisor(MemoryDriver):
     """`MemoryDriver`, steered. `machine` acts by itself (`machine.crash(uuid)`, `machine.power_off(uuid)`); `calls` says what was asked.
 
-    A step is a verb, or `open`, `free_memory_kib`, `scan`, `look`, `mark`, `ask`; `create-xml` passes `start` too.
+    A step is a verb, or `open`, `free_memory_kib`, `scan`, `look`, `mark`, `ask`, `progress`, `abort`; `create-xml` passes `start` too.
     What is asked for happens once, to the next call of that step, first come first served.
     """
 

@@ -26,13 +26,15 @@ class Bench(msgspec.Struct, kw_only=True):
     """What the laws need of a driver's author.
 
     driver: not opened. xml: the smallest domain that starts there, one processor, with `<memory>65536</memory>`.
-    unstartable: one that can be defined and not started (None: there is no such). sever: break the connection and return
+    unstartable: one that can be defined and not started (None: there is no such). lasting: one whose managed save takes seconds
+    unless it is given up (None: none does). sever: break the connection and return
     when `open` can work again (None: it cannot break). patience_s: how long an event may take.
     """
 
     driver: Driver
     xml: Write
     unstartable: Write | None = None
+    lasting: Write | None = None
     sever: Callable[[], None] | None = None
     patience_s: float = 10.0
 

@@ -70,7 +70,13 @@ export interface Refusal {
   final?: boolean;
 }
 
-/** One event as it stands in the log; attribute names are CloudEvents', all lower case. */
+/**
+ * One event as it stands in the log; attribute names are CloudEvents', all lower case.
+ *
+ * Terminal events of a worker say which order they end, so that a ledger can be rebuilt from them: commandsequence: its place
+ * in `VIRT_RUN`. commanddigest: the fingerprint of its domain, verb and arguments, by which a repeat is told from another command
+ * under the same id. commandfence: the owner epoch that it came with, if any.
+ */
 export interface Event {
   specversion: string;
   id: string;
@@ -87,6 +93,9 @@ export interface Event {
   previous: string;
   incarnation?: string | null;
   commandid?: string | null;
+  commandsequence?: string | null;
+  commanddigest?: string | null;
+  commandfence?: string | null;
   traceparent?: string | null;
   tracestate?: string | null;
   synthetic?: boolean;
@@ -114,6 +123,7 @@ export interface Observed {
   epoch: string;
   sequence: string;
   updated: string;
+  saved?: boolean;
 }
 
 /**
@@ -291,6 +301,10 @@ export interface Verbs {
   "resume": { args: NoArgs; answer: Result };
   /** remove a domain's definition; a running one becomes transient */
   "undefine": { args: NoArgs; answer: Result };
+  /** save a domain's memory to its host and stop it; start goes on from there */
+  "managed-save": { args: NoArgs; answer: Result };
+  /** remove what managed-save saved, so that start boots */
+  "managed-save-remove": { args: NoArgs; answer: Result };
   /** say whether the host starts a domain when it boots */
   "set-autostart": { args: AutostartArgs; answer: Result };
   /** show a domain's observed state */
@@ -301,7 +315,7 @@ export interface Verbs {
   "stats": { args: NoArgs; answer: StatsAnswer };
   /** show what is recorded of a command */
   "command": { args: CommandIdArgs; answer: CommandAnswer };
-  /** cancel a command that has not begun */
+  /** cancel a command that has not begun, or a job that runs */
   "cancel": { args: CommandIdArgs; answer: Result };
   /** list domains */
   "domains": { args: ListArgs; answer: DomainsAnswer };

@@ -101,6 +101,9 @@ async def test_a_worker_can_do_its_own_work(broker: Embedded) -> None:
             assert sequence == (await anext(aiter(pushes))).sequence
         reader = await n1.reader(S.log_run, "n1", S.runs("n1"), Start(sequence=1))
         assert [run] == [message.subject for message in await reader.take(10)]
+        newest = await n1.last(S.log_run, S.runs("n1"))
+        assert newest is not None
+        assert sequence == newest.sequence
         evt = S.evt("n1", "shop", UUID, "lifecycle.started")
         stored = await n1.append(Outgoing(evt, b"{}"))
         last = await n1.last(S.log_evt, S.node_events("n1"))

@@ -14,20 +14,29 @@ from workers.drivers.port import Sighting, Tag
 UUID = "6f1c0000-0000-4000-8000-000000000001"
 
 
-def sighting(state: State, *, persistent: bool = True, autostart: bool = False, incarnation: str | None = None) -> Sighting:
+def sighting(
+    state: State,
+    *,
+    persistent: bool = True,
+    autostart: bool = False,
+    incarnation: str | None = None,
+    reason: str = "booted",
+    saved: bool = False,
+) -> Sighting:
     """Return a domain in `state`."""
     return Sighting(
         uuid=UUID,
         name="web1",
         type="test",
         state=state,
-        reason="booted",
+        reason=reason,
         persistent=persistent,
         autostart=autostart,
         vcpus=1,
         memory_kib=1024,
         tag=Tag(project="default", generation=3),
         incarnation=incarnation,
+        saved=saved,
     )
 
 
@@ -82,6 +91,17 @@ def test_autostart_that_is_set_already_changes_nothing() -> None:
     on = AutostartArgs(enabled=True)
     assert admit(find("set-autostart"), on, None, UUID, sighting("shutoff", autostart=True)) == "ignore"
     assert admit(find("set-autostart"), on, None, UUID, sighting("shutoff")) == "run"
+
+
+def test_what_is_saved_already_is_saved_and_what_is_off_cannot_be() -> None:
+    """An image is what a save is for; a domain that is off without one has no memory to be saved."""
+    save, remove = find("managed-save"), find("managed-save-remove")
+    assert admit(save, NoArgs(), None, UUID, sighting("shutoff", saved=True)) == "ignore"
+    assert [admit(save, NoArgs(), None, UUID, sighting(state)) for state in ("running", "paused")] == ["run", "run"]
+    with pytest.raises(Conflict):
+        admit(save, NoArgs(), None, UUID, sighting("shutoff"))
+    assert admit(remove, NoArgs(), None, UUID, sighting("shutoff", saved=True)) == "run"
+    assert admit(remove, NoArgs(), None, UUID, sighting("running")) == "ignore"
 
 
 def test_an_absent_domain_is_not_found_unless_the_verb_makes_it() -> None:

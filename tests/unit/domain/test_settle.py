@@ -67,3 +67,26 @@ def test_autostart_is_settled_by_its_value() -> None:
     on = AutostartArgs(enabled=True)
     assert settle(find("set-autostart"), on, sighting("shutoff", autostart=True), existed=True) == "applied"
     assert settle(find("set-autostart"), on, sighting("shutoff"), existed=True) == "none"
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "saved", "outcome"),
+    [
+        ("shutoff", "saved", True, "applied"),
+        ("running", "save-canceled", False, "none"),
+        ("paused", "user", False, "none"),
+        ("paused", "save", False, "partial"),
+        ("shutoff", "crashed", False, "partial"),
+        (None, "", False, "partial"),
+    ],
+)
+def test_a_save_is_settled_by_its_image(state: State | None, reason: str, saved: bool, outcome: Outcome) -> None:
+    """What is off without one lost its memory; what is still paused for it was not let run on."""
+    seen = sighting(state, reason=reason, saved=saved) if state is not None else None
+    assert settle(find("managed-save"), NoArgs(), seen, existed=True) == outcome
+
+
+def test_the_removal_of_an_image_is_settled_by_its_absence() -> None:
+    """And by nothing else."""
+    for saved, outcome in ((False, "applied"), (True, "none")):
+        assert settle(find("managed-save-remove"), NoArgs(), sighting("shutoff", saved=saved), existed=True) == outcome

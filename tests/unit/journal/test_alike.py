@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 
 from tests.contract.journals import EPOCHS, NOW, UUID, at, ended, entry, event, observed
 from workers.journal import sqlite, tables
+from workers.journal.fences import KEPT_S
 from workers.journal.memory import MemoryJournal
 from workers.journal.port import (
     Advanced,
     Begun,
     Change,
+    Doubted,
     EpochBegun,
     Forgotten,
     Journal,
@@ -68,7 +70,12 @@ usual: st.SearchStrategy[Change | End | Sweep] = st.one_of(
     st.builds(EpochBegun, st.sampled_from(EPOCHS)),
 )
 any_time = st.one_of(
-    usual, st.builds(rebuilt, ids, sequences, times), st.builds(End, ids, times), st.builds(Forgotten, times), st.just(Reset())
+    usual,
+    st.builds(rebuilt, ids, sequences, times),
+    st.builds(End, ids, times),
+    st.builds(Forgotten, st.one_of(times, st.just(NOW + KEPT_S + 1.0))),
+    st.builds(Doubted, sequences),
+    st.just(Reset()),
 )
 in_time = st.one_of(usual, st.builds(End, ids, st.none()), st.just(Sweep()))
 

@@ -12,7 +12,7 @@ import pytest
 from tests.contract.journals import EPOCHS, NOW, UUID, at, entry, event, observed
 from workers.journal import tables
 from workers.journal.file import JournalFile
-from workers.journal.port import Change, JournalError, Received, Recovery, Told
+from workers.journal.port import Advanced, Change, Damaged, JournalError, Received, Recovery, Told
 
 FIXTURE = Path(__file__).with_name("version1.sql")
 
@@ -38,9 +38,9 @@ def write(file: JournalFile, *changes: Change) -> None:
         file.write([statement for change in changes for statement in tables.statements(change)])
 
 
-def opened(path: Path) -> Recovery:
+def opened(path: Path, *, rebuild: bool = False) -> Recovery:
     """Open a file for a moment."""
-    file = JournalFile(path, durable=False)
+    file = JournalFile(path, durable=False, rebuild=rebuild)
     recovery = file.open(NOW)
     file.close()
     return recovery
@@ -78,7 +78,7 @@ def test_a_file_of_version_1_is_read(path: Path) -> None:
 def test_a_file_goes_up_one_version_after_the_other(path: Path) -> None:
     """Each step is a transaction: where one fails, the version before it stays and is usable."""
     database(path, FIXTURE.read_text())
-    steps = (*tables.STEPS, "ALTER TABLE state ADD COLUMN two INTEGER", "UPDATE state SET two = 2; UPDATE absent SET three = 3")
+    steps = (tables.VERSION_1, "ALTER TABLE state ADD COLUMN two INTEGER", "UPDATE state SET two = 2; UPDATE absent SET three = 3")
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         with pytest.raises(sqlite3.OperationalError, match="no such table: absent"):
             tables.migrate(connection, path, steps)
@@ -117,7 +117,7 @@ def test_a_file_that_is_no_database_is_called_damaged(path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b"no database at all" * 1000)
     for _ in range(2):
-        with pytest.raises(JournalError, match=r"is damaged .* move it and its -wal file away"):
+        with pytest.raises(Damaged, match=r"is damaged .* start with --rebuild, .* or move it and its -wal file away"):
             opened(path)
 
 
@@ -131,6 +131,42 @@ def test_damage_is_found_when_it_is_read(path: Path) -> None:
     path.write_bytes(content[:2048] + b"\xa5" * (len(content) - 2048))
     with pytest.raises(JournalError, match="is damaged"):
         opened(path)
+
+
+def test_a_damaged_file_is_put_aside_on_request(path: Path) -> None:
+    """For whoever wants to look; the journal is empty then, and one that is whole."""
+    path.parent.mkdir()
+    path.write_bytes(b"no database at all" * 1000)
+    assert opened(path, rebuild=True).epochs == []
+    aside = path.with_name(f"journal.db.damaged-{int(NOW)}")
+    assert aside.read_bytes() == b"no database at all" * 1000
+    assert opened(path).epochs == []
+
+
+def test_damage_that_opening_does_not_meet_is_found_on_request(path: Path) -> None:
+    """A page in the middle of the ledger, torn: only who reads all of it finds that."""
+    file = JournalFile(path, durable=False)
+    file.open(NOW)
+    ended = {"phase": "stored", "deadline": NOW - 1.0}
+    write(file, *(Received(entry(f"c{number}", number, event=at(number), **ended)) for number in range(1, 2000)), Advanced(2000))
+    file.close()
+    content = bytearray(path.read_bytes())
+    with closing(sqlite3.connect(path)) as connection:
+        page = connection.execute("SELECT pageno FROM dbstat WHERE name = 'ledger' AND pagetype = 'leaf'").fetchall()[20][0]
+    content[(page - 1) * 2048 : page * 2048] = b"\xa5" * 2048
+    path.write_bytes(content)
+    assert opened(path).cursor == 2000
+    assert opened(path, rebuild=True).cursor == 0
+
+
+def test_a_sound_file_is_left_as_it_is_though_rebuilding_was_asked_for(path: Path) -> None:
+    """So the option may stay in a unit file; and what is not damage is still refused."""
+    database(path, FIXTURE.read_text())
+    assert opened(path, rebuild=True).cursor == 1
+    database(path, "PRAGMA user_version = 99")
+    with pytest.raises(JournalError, match="made by a newer version"):
+        opened(path, rebuild=True)
+    assert list(path.parent.glob("*.damaged-*")) == []
 
 
 def test_a_row_that_cannot_be_decoded_is_damage(path: Path, file: JournalFile) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -24,12 +24,13 @@ Written = list[int]
 
 @pytest.fixture
 def written(monkeypatch: pytest.MonkeyPatch) -> Written:
-    """Give the number of statements of each transaction that is written."""
+    """Give the number of statements of each transaction that is written, but for the forgetting that goes on beside it."""
     numbers: Written = []
     original = JournalFile.write
 
-    def write(self: JournalFile, statements: list[tables.Statement]) -> None:
-        numbers.append(len(statements))
+    def write(self: JournalFile, statements: Sequence[tables.Statement]) -> None:
+        if statements is not tables.SWEEP:
+            numbers.append(len(statements))
         original(self, statements)
 
     monkeypatch.setattr(JournalFile, "write", write)
@@ -96,7 +97,7 @@ async def test_what_waits_for_the_flush_after_this_one_is_found(tmp_path: Path, 
     original = JournalFile.write
     entered: list[int] = []
 
-    def write(self: JournalFile, statements: list[tables.Statement]) -> None:
+    def write(self: JournalFile, statements: Sequence[tables.Statement]) -> None:
         entered.append(len(entered))
         assert len(entered) == 1 or second.wait(PATIENCE_S)
         original(self, statements)

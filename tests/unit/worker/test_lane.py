@@ -111,3 +111,62 @@ async def test_lanes_close_together_within_the_time() -> None:
     with anyio.fail_after(5):
         assert [await call for call in hung] == [True, True]
     assert await Lanes.inline().close(0.01) == 0
+
+
+async def test_a_call_that_no_thread_has_begun_can_be_taken_back_and_is_never_made() -> None:
+    """One that has begun cannot."""
+    lane, release, made = ThreadLane("test", 1), threading.Event(), list[int]()
+    entered = threading.Event()
+
+    def hang() -> bool:
+        entered.set()
+        return release.wait(10)
+
+    running, waiting, behind = lane.submit(hang), lane.submit(lambda: made.append(1)), lane.submit(lambda: made.append(2))
+    await anyio.to_thread.run_sync(entered.wait)
+    assert [False, True, False] == [lane.withdraw(call) for call in (running, waiting, waiting)]
+    assert (True, 2) == (waiting.cancelled(), lane.active)
+    release.set()
+    with anyio.fail_after(5):
+        await running
+        await behind
+    assert [2] == made
+    assert not lane.withdraw(running)
+    await lane.close(1.0)
+
+
+async def test_threads_that_hang_are_replaced_up_to_the_spare_ones_and_go_when_they_return(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the lane is full, until one returns."""
+    monkeypatch.setattr("workers.engine.lane.HUNG_S", 0.05)
+    monkeypatch.setattr("workers.engine.lane.RELIEF_S", 0.01)
+    lane, release = ThreadLane("spare", 2, spare=2), threading.Event()
+    hung = []
+    with anyio.fail_after(10):
+        for _ in range(3):
+            hung.append(lane.submit(lambda: release.wait(10)))
+            assert 7 == await lane.submit(lambda: 7)
+        assert 3 == lane.active
+        hung.append(lane.submit(lambda: release.wait(10)))
+        while not lane.full:
+            await anyio.sleep(0.01)
+        waiting = lane.submit(lambda: 8)
+        await done_within(waiting, 0.1)
+        assert not waiting.done()
+        release.set()
+        assert 8 == await waiting
+        assert [True] * 4 == [await call for call in hung]
+        while sum(thread.name.startswith("spare-") for thread in threading.enumerate()) > 2:
+            await anyio.sleep(0.01)
+    assert (False, 0) == (lane.full, lane.active)
+    assert 0 == await lane.close(1.0)
+
+
+async def test_a_lane_without_spare_threads_is_never_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs of minutes are not taken to hang: who comes then waits."""
+    monkeypatch.setattr("workers.engine.lane.HUNG_S", 0.0)
+    lane, release = ThreadLane("test", 1), threading.Event()
+    running = lane.submit(lambda: release.wait(10))
+    assert not lane.full
+    release.set()
+    await running
+    await lane.close(1.0)

@@ -101,3 +101,42 @@ async def test_what_waits_is_dropped_with_the_lane() -> None:
     assert ([], [asyncio.CancelledError] * 2) == (made, [type(one) for one in outcomes])
     assert 0 == await share.close(1.0)
     await whole.close(1.0)
+
+
+async def test_calls_that_hang_in_a_share_are_replaced_from_its_part_of_the_spare_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to that; then it is full, and the other shares are not."""
+    for module in ("lane", "share"):
+        monkeypatch.setattr(f"workers.engine.{module}.HUNG_S", 0.05)
+        monkeypatch.setattr(f"workers.engine.{module}.RELIEF_S", 0.01)
+    whole, release = ThreadLane("s", 2, spare=2), threading.Event()
+    stuck, free = (Share(whole, 1, spare=1) for _ in range(2))
+    with anyio.fail_after(10):
+        hung = [stuck.submit(lambda: release.wait(10))]
+        assert 7 == await stuck.submit(lambda: 7)
+        hung.append(stuck.submit(lambda: release.wait(10)))
+        while not stuck.full:
+            await anyio.sleep(0.01)
+        assert (False, 8) == (free.full, await free.submit(lambda: 8))
+        release.set()
+        assert [True, True] == await asyncio.gather(*hung)
+        assert (False, 9) == (stuck.full, await stuck.submit(lambda: 9))
+    await whole.close(1.0)
+
+
+async def test_a_call_that_waits_in_a_share_or_behind_it_can_be_taken_back() -> None:
+    """And what waits behind it goes on."""
+    whole, release, made = ThreadLane("s", 1), threading.Event(), list[int]()
+    share = Share(whole, 2)
+    running = share.submit(lambda: release.wait(10))
+    passed_on, waiting, last = (share.submit(partial(made.append, at)) for at in (1, 2, 3))
+    with anyio.fail_after(5):
+        while not share.withdraw(passed_on):
+            await anyio.sleep(0.01)
+        assert share.withdraw(waiting)
+        assert [False, False] == [share.withdraw(call) for call in (passed_on, waiting)]
+        release.set()
+        await running
+        await last
+        assert not share.withdraw(last)
+    assert [3] == made
+    await whole.close(1.0)

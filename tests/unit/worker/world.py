@@ -121,5 +121,6 @@ def ends(events: list[dict[str, Any]], identity: str) -> list[dict[str, Any]]:
 
 
 def kinds(events: list[dict[str, Any]], uuid: str = WEB1) -> list[str]:
-    """Return the names of a domain's events, in order."""
-    return [event["type"].removeprefix("virt.v1.") for event in events if event["subject"] == uuid]
+    """Return the names of a domain's events, in order, without those that say only that somebody has waited for a while."""
+    names = [event["type"].removeprefix("virt.v1.") for event in events if event["subject"] == uuid]
+    return [name for name in names if name not in ("command.accepted", "command.started")]

@@ -11,12 +11,12 @@ from typing import Any
 import libvirt
 
 from orchestrator.protocol.verb import Args
-from workers.drivers.libvirt import ability, errors, remote, sighting, xml
+from workers.drivers.libvirt import ability, errors, jobs, remote, sighting, xml
 from workers.drivers.libvirt.eventloop import loop
 from workers.drivers.libvirt.queries import QUERIES
 from workers.drivers.libvirt.session import Session, is_embedded
 from workers.drivers.libvirt.verbs import VERBS
-from workers.drivers.port import Ability, DriverError, Impossible, Listener, Lost, Missing, Sighting, Tag
+from workers.drivers.port import Ability, DriverError, Impossible, JobProgress, Listener, Lost, Missing, Sighting, Tag
 
 
 class LibvirtDriver:
@@ -88,13 +88,25 @@ class LibvirtDriver:
             return None
 
     def run(self, verb: str, uuid: str, args: Args, tag: Tag) -> None:
-        """Carry out a verb. Raises `Missing`, `Exists`, `Malformed`, `Impossible`, `Rejected`, `Lost`."""
+        """Carry out a verb. Raises `Missing`, `Exists`, `Malformed`, `Impossible`, `Rejected`, `Aborted`, `Lost`."""
         run = VERBS.get(verb)
         if run is None:
             raise Impossible(f"verb {verb!r} is not one of this driver's")
         session = self._current()
         with session.translated():
             run(session.connection, uuid, args, tag)
+
+    def progress(self, uuid: str) -> JobProgress | None:
+        """Return how far the domain's job has come, None where none runs or nothing can be told. Raises `Missing`, `Rejected`, `Lost`."""
+        session = self._current()
+        with session.translated():
+            return jobs.progress(session.connection, uuid)
+
+    def abort(self, uuid: str) -> None:
+        """Ask that the domain's job be given up. Raises `Missing`, `Rejected` where none runs, `Impossible`, `Lost`."""
+        session = self._current()
+        with session.translated():
+            jobs.abort(session.connection, uuid)
 
     @contextmanager
     def connected(self) -> Iterator[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import libvirt
 
-from workers.drivers.port import DriverError, Exists, Impossible, Lost, Malformed, Missing, Rejected
+from workers.drivers.port import Aborted, DriverError, Exists, Impossible, Lost, Malformed, Missing, Rejected
 
 _INTERNAL_IN_RPC = (libvirt.VIR_ERR_INTERNAL_ERROR, libvirt.VIR_FROM_RPC)
 """What a call gets that finds its socket closed, or its keepalive unanswered."""
@@ -17,6 +17,7 @@ _KINDS: dict[int, type[DriverError]] = {
     libvirt.VIR_ERR_XML_INVALID_SCHEMA: Malformed,
     libvirt.VIR_ERR_NO_SUPPORT: Impossible,
     libvirt.VIR_ERR_OPERATION_UNSUPPORTED: Impossible,
+    libvirt.VIR_ERR_OPERATION_ABORTED: Aborted,
     libvirt.VIR_ERR_NO_CONNECT: Lost,
     libvirt.VIR_ERR_INVALID_CONN: Lost,
 }

@@ -37,6 +37,7 @@ def read(domain: Any) -> Sighting:
         memory_kib=described.memory_kib,
         tag=described.tag,
         incarnation=None if state == "shutoff" else described.incarnation,
+        saved=state == "shutoff" and _saved(domain),
     )
 
 
@@ -53,6 +54,16 @@ def unreadable(domain: Any) -> Sighting:
         vcpus=0,
         memory_kib=0,
     )
+
+
+def _saved(domain: Any) -> bool:
+    """Tell whether there is an image of a managed save; one that runs has none, for its start used it up."""
+    try:
+        return bool(domain.hasManagedSaveImage(0))
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_SUPPORT:
+            return False
+        raise
 
 
 def _autostart(domain: Any) -> bool:

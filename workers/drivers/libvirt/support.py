@@ -34,16 +34,17 @@ _NO_RESET = {"reset": "virDomainReset"}
 _NO_AUTOSTART = {"set-autostart": "virDomainSetAutostart"}
 _NO_VALIDATED_DEFINITION = dict.fromkeys(("define-xml", "create-xml"), "virDomainDefineXMLFlags")
 _NO_PAUSE = {"suspend": "virDomainSuspend", "resume": "virDomainResume"}
+_NO_MANAGED_SAVE = {"managed-save": "virDomainManagedSave", "managed-save-remove": "virDomainManagedSaveRemove"}
 _VZ = Support(types=("vz", "parallels"), lacks=_NO_RESET | _NO_AUTOSTART, metadata=False)
 
 SUPPORT: Mapping[str, Support] = {
     "QEMU": Support(types=("qemu", "kvm"), exercised=True),
-    "LXC": Support(types=("lxc",), lacks=_NO_RESET, exercised=True),
+    "LXC": Support(types=("lxc",), lacks=_NO_RESET | _NO_MANAGED_SAVE, exercised=True),
     "TEST": Support(types=("test",), exercised=True),
     "Xen": Support(types=("xen",), lacks=_NO_RESET),
-    "VBOX": Support(types=("vbox",), lacks=_NO_RESET | _NO_AUTOSTART, events=False, metadata=False),
-    "ESX": Support(types=("vmware",), lacks=_NO_RESET, events=False, metadata=False),
-    "BHYVE": Support(types=("bhyve",), lacks=_NO_RESET | _NO_PAUSE | {"reboot": "virDomainReboot"}),
+    "VBOX": Support(types=("vbox",), lacks=_NO_RESET | _NO_AUTOSTART | _NO_MANAGED_SAVE, events=False, metadata=False),
+    "ESX": Support(types=("vmware",), lacks=_NO_RESET | _NO_MANAGED_SAVE, events=False, metadata=False),
+    "BHYVE": Support(types=("bhyve",), lacks=_NO_RESET | _NO_PAUSE | _NO_MANAGED_SAVE | {"reboot": "virDomainReboot"}),
     "vz": _VZ,
     "Parallels": _VZ,
     "Hyper-V": Support(types=("hyperv",), lacks=_NO_VALIDATED_DEFINITION, events=False, metadata=False),

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from workers.drivers.libvirt.verbs.definition import DEFINITION
 from workers.drivers.libvirt.verbs.power import POWER
+from workers.drivers.libvirt.verbs.saving import SAVING
 from workers.drivers.libvirt.verbs.settings import SETTINGS
 from workers.drivers.libvirt.verbs.signature import Run
 
-VERBS: dict[str, Run] = {**DEFINITION, **POWER, **SETTINGS}
+VERBS: dict[str, Run] = {**DEFINITION, **POWER, **SAVING, **SETTINGS}
 
 __all__ = ["VERBS"]

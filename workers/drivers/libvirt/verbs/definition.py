@@ -7,9 +7,11 @@ from typing import Any, cast
 import libvirt
 import msgspec
 
+from orchestrator.protocol import domainxml
 from orchestrator.protocol.verb import Args, XmlArgs
 from workers.drivers.libvirt import errors, xml
 from workers.drivers.libvirt.sighting import find
+from workers.drivers.libvirt.tagging import tagged
 from workers.drivers.libvirt.verbs.signature import Run, on_domain
 from workers.drivers.port import Exists, Tag
 
@@ -63,7 +65,7 @@ def _undefine(domain: Any) -> None:
 def _define(connection: Any, uuid: str, document: str, tag: Tag) -> Any:
     """Define with validation: without it libvirt drops silently what it does not know."""
     try:
-        return connection.defineXMLFlags(xml.tagged(document, tag), libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+        return connection.defineXMLFlags(tagged(document, tag), libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
     except libvirt.libvirtError as error:
         # Libvirt has no code of its own for a name or UUID that is taken, and its words depend on the daemon's language.
         if error.get_error_code() == libvirt.VIR_ERR_OPERATION_FAILED and _is_taken(connection, uuid, document):
@@ -73,7 +75,7 @@ def _define(connection: Any, uuid: str, document: str, tag: Tag) -> Any:
 
 def _is_taken(connection: Any, uuid: str, document: str) -> bool:
     """Tell whether another domain has the name, or this UUID another name."""
-    name = xml.parse(document).findtext("name")
+    name = domainxml.identify(document).name
     return any((other.name() == name) != (other.UUIDString() == uuid) for other in connection.listAllDomains())
 
 
