@@ -159,6 +159,11 @@ class Inventory:
         """Return the domains that could not be read when they were looked at last."""
         return [uuid for uuid, domain in self.known.items() if domain.state == "unknown"]
 
+    def unmarked(self) -> list[str]:
+        """Return the UUIDs of running instances that could not be given an incarnation when they were looked at."""
+        running = [uuid for uuid, observed in self.known.items() if is_active(observed) and observed.incarnation is None]
+        return [uuid for uuid in running if (home := self.homes.get(uuid)) is not None and home.connected and home.keeps]
+
     def project_of(self, sighting: Sighting) -> str:
         """Return the project that a sighted domain belongs to."""
         return project_of(sighting, self.default_project)

@@ -28,7 +28,7 @@ from workers.engine.queue import DomainQueue
 from workers.journal.port import Entry
 
 LINGER_S = 5.0
-"""Seconds between two looks for domains whose tasks have nothing to do."""
+"""Seconds between two looks for domains whose tasks have nothing to do, or whose running instance bears no incarnation."""
 
 
 class Runner:
@@ -52,14 +52,16 @@ class Runner:
             async with anyio.create_task_group() as self._tasks:
                 self._tasks.start_soon(Notices(self._outbox, self._open).run)
                 task_status.started()
-                await self._dismiss()
+                await self._sweep()
         finally:
             self._tasks = None
 
-    async def _dismiss(self) -> None:
-        """Let the tasks of domains go that have nothing to do, for ever."""
+    async def _sweep(self) -> None:
+        """Let the tasks of domains go that have nothing to do, and look again where an instance could not be marked; for ever."""
         while True:
             await anyio.sleep(LINGER_S)
+            for uuid in self._inventory.unmarked():
+                self.inspect(uuid)
             for queue in self._queues.values():
                 if queue.idle:
                     queue.leaving = queue.resting

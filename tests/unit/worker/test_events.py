@@ -12,7 +12,7 @@ import pytest
 from orchestrator.protocol.verb import NoArgs, XmlArgs
 from tests.e2e import audit
 from tests.unit.worker.world import NODE, WEB1, WEB2, XML, World, kinds, world
-from workers.drivers.port import Tag
+from workers.drivers.port import Rejected, Tag
 from workers.engine.lease import Taken
 from workers.journal.memory import MemoryDisk
 
@@ -179,3 +179,14 @@ async def test_the_lease_says_how_far_all_is_done(node: World) -> None:
         assert message is not None
         lease = json.loads(message.body)
         assert (lease["cursor"], lease["done"]) == (sequence, sequence)
+
+
+async def test_an_instance_that_could_not_be_marked_is_marked_soon(node: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hypervisor was busy with it when it was looked at; nobody need touch it for that to be made good."""
+    monkeypatch.setattr("workers.engine.runner.LINGER_S", 0.05)
+    have_running(node)
+    node.driver.faults.fail(Rejected("busy"), "mark")
+    async with node.worker():
+        events = await node.until(lambda events: any(event["type"].endswith("state.changed") for event in events))
+        assert (None, events[-1]["data"]["incarnation"]) == (events[3].get("incarnation"), events[-1].get("incarnation"))
+        assert events[-1]["data"]["incarnation"] is not None

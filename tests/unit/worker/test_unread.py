@@ -56,7 +56,7 @@ async def test_what_a_command_may_have_done_is_looked_at() -> None:
             await fleet.client.set_autostart(uuid, enabled=True)
         assert "unknown" == raised.value.outcome
         await anyio.sleep(1)
-        assert (await fleet.client.get(uuid)).autostart
+        assert [True] == [domain.autostart for domain in await fleet.client.domains()]
 
 
 async def shown(fleet: Fleet, project: str, state: str) -> None:
