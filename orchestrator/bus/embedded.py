@@ -1,6 +1,6 @@
 """A broker of one's own: the real nats-server from PyPI as a child process, for `virtbus up` and for tests.
 
-Production has its own cluster; this one listens on 127.0.0.1 only, keeps its JetStream store and
+Production has its own cluster; this one listens on 127.0.0.1 unless told otherwise, keeps its JetStream store and
 its configuration in one directory, and speaks the same protocol, so nothing changes but the URL.
 """
 
@@ -62,6 +62,7 @@ class Embedded:
     """A nats-server with JetStream that runs for as long as it is entered.
 
     store: directory for its data, configuration and log; made if missing, kept afterwards.
+    host: address to listen on; `url` is for this machine all the same.
     port, websocket_port: 0 lets the server choose a free one, kept over `stop` and `start`; websocket_port None: no WebSocket.
     users: who may come in, none: anybody; changes count from the next `start` or `reload`.
     no_auth_user: the one of them that those are who give no name.
@@ -73,6 +74,7 @@ class Embedded:
         self,
         store: Path,
         *,
+        host: str = "127.0.0.1",
         port: int = 0,
         websocket_port: int | None = None,
         users: Sequence[User] = (),
@@ -83,6 +85,7 @@ class Embedded:
     ) -> None:
         self.users = list(users)
         self._store = store
+        self._host = host
         self._port = port
         self._websocket_port = websocket_port
         self._no_auth_user = no_auth_user
@@ -209,7 +212,7 @@ class Embedded:
             jetstream["sync_interval"] = "always"
         configuration: dict[str, Any] = {
             "server_name": "virtbus",
-            "host": "127.0.0.1",
+            "host": self._host,
             "port": self._port or -1,
             "max_payload": self._max_payload,
             "jetstream": jetstream,

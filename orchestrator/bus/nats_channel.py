@@ -13,6 +13,7 @@ from itertools import count
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 from nats.aio.subscription import Subscription
 from nats.errors import ConnectionClosedError, StaleConnectionError
 
@@ -59,6 +60,8 @@ class Standing:
 
     async def up(self, after: int = 0) -> int:
         """Wait until connected in a session later than `after`; return its number."""
+        # A session that has just ended is noted by a task of its own: who tries, fails and comes back here must let it run.
+        await anyio.lowlevel.checkpoint()
         while not (self._connected and self._session > after):
             await self._changed.wait()
         return self._session

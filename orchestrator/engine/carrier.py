@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 
 import anyio
 
@@ -57,7 +58,8 @@ class Carrier:
         """
         order = flight.order
         waits = flight.awaited or (order.creates and flight.known.result is None)
-        arm = self._outcomes.waiter(route.node, order.project, route.uuid, order.id, since=order.received) if waits else nullcontext()
+        wait = partial(self._outcomes.waiter, route.node, order.project, route.uuid, order.id)
+        arm = wait(since=order.received, verb=order.verb) if waits else nullcontext()
         with arm as waiter:
             if not (route.again and flight.known.stored and flight.known.result is None):
                 sequence = await self._append(flight, route)

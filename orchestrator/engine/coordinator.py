@@ -34,6 +34,7 @@ from orchestrator.engine.recent import Recent
 from orchestrator.engine.router import Router
 from orchestrator.engine.search import Search
 from orchestrator.engine.term import Term
+from orchestrator.engine.verdicts import Verdicts
 from orchestrator.engine.watchman import Watchman
 from orchestrator.engine.wayfinder import Wayfinder
 from orchestrator.protocol import token
@@ -80,6 +81,7 @@ class Coordinator:
             await self._mirror.filled()
             await tasks.start(self._outcomes.run)
             await tasks.start(self._peers.run)
+            await tasks.start(self._verdicts.run)
             serving = self._bus.serve(
                 self._subjects.service("api"),
                 self._subjects.apis,
@@ -103,6 +105,7 @@ class Coordinator:
         self._flights = Flights()
         self._owners = Owners(self._bucket("owners"))
         self._history = History(bus, subjects, reader, self._now)
+        self._verdicts = Verdicts(bus, subjects, self._history, self._recent, name=f"{reader}-verdicts", pace=pace)
         self._backlog = Backlog(bus, subjects, self._mirror, reader, self._monotonic)
         self._outcomes = Outcomes(
             bus, subjects, self._history, self._recent, self._backlog, look_s=pace.look, monotonic=self._monotonic
@@ -125,7 +128,7 @@ class Coordinator:
         canceller = Canceller(
             self._mirror, self._flights, self._recent, self._locator, self._history, search, self._peers, pause_s=pace.look
         )
-        wayfinder = Wayfinder(self._mirror, self._locator, creation, canceller, self._history, ledgers, self._backlog)
+        wayfinder = Wayfinder(self._mirror, self._locator, creation, canceller, self._history, ledgers, search, self._backlog)
         self._router = Router(
             self._mirror,
             self._lanes,

@@ -31,19 +31,31 @@ class Ender:
         self._recent = recent
         self._now = now
 
-    async def fail(self, heading: Heading, error: WireError, *, cmd: int = 0) -> bytes:
-        """End a command as failed or expired and return its result. cmd: its sequence in `VIRT_CMD`, if it came from there."""
-        return await self._end(heading, cmd, ok=False, error=error.failure(), result=finding(error))
+    async def fence(self, heading: Heading) -> int | None:
+        """Return what `fail` and `succeed` shall be fenced by, taken before it was looked whether the command ended elsewhere.
 
-    async def succeed(self, heading: Heading, *, changed: bool, found: dict[str, Any] | None = None, cmd: int = 0) -> bytes:
-        """End a command as succeeded and return its result. changed: whether what it is for held not before."""
-        return await self._end(heading, cmd, ok=True, changed=changed, result=msgspec.UNSET if found is None else found)
+        None for an id that nobody else can have. Raises `Uncertain`, `Unavailable`.
+        """
+        return await self._announcer.last(heading.project, heading.uuid) if heading.given else None
+
+    async def fail(self, heading: Heading, error: WireError, *, cmd: int = 0, fence: int | None = None) -> bytes:
+        """End a command as failed or expired and return its result. cmd: its sequence in `VIRT_CMD`, if it came from there.
+
+        Raises `Stale` if another coordinator has ended a command of its domain since `fence`.
+        """
+        return await self._end(heading, cmd, fence, ok=False, error=error.failure(), result=finding(error))
+
+    async def succeed(
+        self, heading: Heading, *, changed: bool, found: dict[str, Any] | None = None, cmd: int = 0, fence: int | None = None
+    ) -> bytes:
+        """End a command as succeeded and return its result. changed: whether what it is for held not before. Raises as `fail`."""
+        return await self._end(heading, cmd, fence, ok=True, changed=changed, result=msgspec.UNSET if found is None else found)
 
     async def repeat(self, heading: Heading, result: bytes) -> None:
         """Send the outcome of a command ended here again, for whoever waits for the repeat."""
         await self._answer(heading.project, heading.id, result)
 
-    async def _end(self, heading: Heading, cmd: int, **how: Any) -> bytes:
+    async def _end(self, heading: Heading, cmd: int, fence: int | None, **how: Any) -> bytes:
         known = heading.uuid != NONE
         result = Result(
             id=heading.id,
@@ -64,6 +76,7 @@ class Ender:
             domainname=heading.name,
             commandid=heading.id,
             trace=heading.trace,
+            fence=fence,
         )
         body = codec.encode(result)
         self._recent.learn(NONE, heading.project, heading.id, body)

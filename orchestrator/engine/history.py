@@ -78,7 +78,7 @@ class History:
         found: list[Terminal] = []
         async with aclosing(self._read(node, project, uuid, start)) as messages:
             async for message in messages:
-                terminal = self._terminal(message)
+                terminal = self.terminal(message)
                 if terminal is not None:
                     found.append(terminal)
         return found
@@ -100,7 +100,7 @@ class History:
 
     def _followed(self, ending: Ending | None, message: Message, id: str) -> Ending | None:
         """Return what is known of a command's end after one more event of its domain."""
-        terminal = self._terminal(message)
+        terminal = self.terminal(message)
         result = None if terminal is None else _result(terminal.result)
         if ending is None:
             return None if terminal is None or result is None or terminal.id != id else Ending(result)
@@ -124,7 +124,8 @@ class History:
             finally:
                 self._names.append(name)
 
-    def _terminal(self, message: Message) -> Terminal | None:
+    def terminal(self, message: Message) -> Terminal | None:
+        """Return what a message of the log of events tells of the end of a command, None if it tells of none."""
         told = self._subjects.parse_event(message.subject)
         if told.event not in TERMINAL:
             return None

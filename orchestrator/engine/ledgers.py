@@ -50,21 +50,34 @@ class Ledgers:
 
     async def ask(self, node: str, project: str, domain: str, id: str) -> msgspec.Raw | None:
         """Return a node's record of a command, None if it has none or does not answer."""
-        body = codec.encode(Body(args={"id": id}))
         try:
-            async with self._free:
-                answer = await self._bus.request(self._subjects.ask(node, project, domain, "command"), body, timeout_s=self._ask_s)
-            read = codec.decode(answer.body, _Answer)
+            return await self._asked(node, project, domain, id)
         except (BusError, Invalid):
             return None
-        return None if read.result is None else read.result.command
 
     async def ask_all(self, project: str, id: str) -> msgspec.Raw | None:
         """Return the first record of a command that a living node gives, None if none has one."""
+        record, _ = await self._all(project, id)
+        return record
+
+    async def _asked(self, node: str, project: str, domain: str, id: str) -> msgspec.Raw | None:
+        body = codec.encode(Body(args={"id": id}))
+        async with self._free:
+            answer = await self._bus.request(self._subjects.ask(node, project, domain, "command"), body, timeout_s=self._ask_s)
+        read = codec.decode(answer.body, _Answer)
+        return None if read.result is None else read.result.command
+
+    async def _all(self, project: str, id: str) -> tuple[msgspec.Raw | None, set[str]]:
+        """Return the first record that a living node gives, and the nodes that have not said whether they have one."""
         records: list[msgspec.Raw] = []
+        silent = set(self._mirror.nodes.rows) - set(self._mirror.leases.rows)
 
         async def ask(node: str) -> None:
-            record = await self.ask(node, project, NONE, id)
+            try:
+                record = await self._asked(node, project, NONE, id)
+            except (BusError, Invalid):
+                silent.add(node)
+                return
             if record is not None:
                 records.append(record)
                 tasks.cancel_scope.cancel()
@@ -72,15 +85,15 @@ class Ledgers:
         async with anyio.create_task_group() as tasks:
             for node in list(self._mirror.leases.rows):
                 tasks.start_soon(ask, node)
-        return records[0] if records else None
+        return (records[0] if records else None), silent
 
-    async def ended(self, project: str, id: str) -> Terminal | None:
-        """Return how a command ended, as a living node tells it; None if none knows or it has not ended."""
-        record = await self.ask_all(project, id)
+    async def ended(self, project: str, id: str) -> tuple[Terminal | None, set[str]]:
+        """Return how a command ended, as a living node tells it, None if none knows or it has not; and the nodes that did not answer."""
+        record, silent = await self._all(project, id)
         try:
             entry = None if record is None else codec.decode(bytes(record), _Entry)
         except Invalid:
-            return None
+            return None, silent
         if entry is None or bytes(entry.result) == b"null":
-            return None
-        return Terminal(entry.node, id, bytes(entry.result), 0)
+            return None, silent
+        return Terminal(entry.node, id, bytes(entry.result), 0), silent

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import anyio
+import msgspec
 from anyio.abc import TaskStatus
 
 from orchestrator.bus.port import Bus, BusError, Message, Start
@@ -18,6 +19,7 @@ from orchestrator.engine.backlog import Backlog
 from orchestrator.engine.history import History, Terminal
 from orchestrator.engine.recent import Recent
 from orchestrator.log import get_logger
+from orchestrator.protocol import codec
 from orchestrator.protocol.error import Invalid
 from orchestrator.protocol.subject import NONE, Subjects
 
@@ -36,15 +38,23 @@ Key = tuple[str, str]
 """Project, id."""
 
 
+class _Told(msgspec.Struct, frozen=True):
+    """The part of a result that tells one command from another."""
+
+    verb: str = ""
+
+
 class Waiter:
     """Somebody who waits for a command that a node ends, or a coordinator.
 
-    `since`: broker time before which it cannot have ended, unless it is a repeat.
+    `since`: broker time before which it cannot have ended, unless it is a repeat. `verb`: what it was, '' if that is not known:
+    the first command of its id may have been another one.
     """
 
-    def __init__(self, outcomes: Outcomes, node: str, project: str, uuid: str, id: str, since: float) -> None:
+    def __init__(self, outcomes: Outcomes, node: str, project: str, uuid: str, id: str, since: float, verb: str) -> None:
         self.domain = node, project, uuid
         self.ids = [id]
+        self.verb = verb
         self.result: bytes | None = None
         self.start = Start(time=since - _SLACK_S)
         self.looked = 0
@@ -72,7 +82,7 @@ class Waiter:
 
     def offer(self, node: str, result: bytes) -> None:
         """Let it go with a result that `node` gave, if that is who may; the first one counts."""
-        if self.result is None and (node in (self.domain[0], NONE) or self.domain[0] == ANY):
+        if self.result is None and (node in (self.domain[0], NONE) or self.domain[0] == ANY) and self.verb in ("", _verb(result)):
             self.result = result
             self._wake()
 
@@ -114,9 +124,9 @@ class Outcomes:
                 await self._look(self._due())
 
     @contextmanager
-    def waiter(self, node: str, project: str, uuid: str, id: str, *, since: float) -> Iterator[Waiter]:
+    def waiter(self, node: str, project: str, uuid: str, id: str, *, since: float, verb: str = "") -> Iterator[Waiter]:
         """Arm a waiter for as long as the context lasts."""
-        waiter = Waiter(self, node, project, uuid, id, since)
+        waiter = Waiter(self, node, project, uuid, id, since, verb)
         waiter.due = self._monotonic() + self._look_s
         self._waiters.setdefault((project, id), []).append(waiter)
         try:
@@ -199,3 +209,10 @@ class Outcomes:
                 waiter.start = Start(sequence=found[-1].sequence + 1)
             else:
                 waiter.start = start
+
+
+def _verb(result: bytes) -> str:
+    try:
+        return codec.decode(result, _Told).verb
+    except Invalid:
+        return ""  # somebody else's words under one of our subjects

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+import anyio
+
 MAX_COMMANDS = 16_384
 MAX_RESULT = 8 * 1024
 """Bytes of a result that is kept here; for a larger one the node is asked again."""
@@ -18,9 +20,10 @@ class Known:
     digest: of verb and body, None where only its result was heard. name: by which it was addressed, if it was.
     uuid: of its domain, None if not known. node: where it was routed, None if not yet.
     stored: whether that copy is known to be in the log. result: its outcome as JSON, None if not known.
+    ending: held while a copy of it is ended here; None if none ever was.
     """
 
-    __slots__ = ("digest", "name", "node", "result", "stored", "uuid")
+    __slots__ = ("digest", "ending", "name", "node", "result", "stored", "uuid")
 
     def __init__(self) -> None:
         self.digest: str | None = None
@@ -29,6 +32,7 @@ class Known:
         self.uuid: str | None = None
         self.stored = False
         self.result: bytes | None = None
+        self.ending: anyio.Lock | None = None
 
 
 class Recent:

@@ -38,7 +38,7 @@ async def recover(bus: Bus, subjects: Subjects, name: str, begun_at: Position) -
         async for message in orders:
             run = message.sequence
             cmd = message.headers.get(HEADER_CMD, "")
-            if cmd.isascii() and cmd.isdigit():
+            if cmd.isascii() and cmd.isdigit() and len(cmd) < 20:
                 done[int(cmd)] = message.headers.get(HEADER_ID, "")
     async with aclosing(_ahead(bus, subjects.log_evt, f"{name}-recover", subjects.node_events(NONE), evt)) as events:
         async for message in events:

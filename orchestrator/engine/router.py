@@ -14,12 +14,13 @@ What stands fast, whatever fails (PROTOCOL §3-4):
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeVar
 
 import anyio
 import msgspec
 
-from orchestrator.bus.port import BusError, Link
+from orchestrator.bus.port import BusError, Link, Stale
 from orchestrator.control.admission import IdTaken, differs
 from orchestrator.control.intake import Heading, Malformed, Order
 from orchestrator.engine.carrier import Carrier
@@ -33,6 +34,7 @@ from orchestrator.engine.recent import Known, Recent
 from orchestrator.engine.route import Judged, Landed, Repeat, Route, Way, renamed
 from orchestrator.engine.wayfinder import Wayfinder
 from orchestrator.log import get_logger
+from orchestrator.protocol import codec
 from orchestrator.protocol.error import DeadlineExceeded, WireError
 from orchestrator.protocol.subject import NONE
 
@@ -42,6 +44,23 @@ _PATIENCE_S = 1.0
 _log = get_logger()
 
 T = TypeVar("T")
+
+
+class _Heard(msgspec.Struct, frozen=True):
+    """The part of a result that tells one command from another; None: not known."""
+
+    class Error(msgspec.Struct, frozen=True):
+        """The part of its error."""
+
+        code: str
+
+    verb: str | None = None
+    error: Error | None = None
+
+    @property
+    def code(self) -> str | None:
+        """The error's code, `ok` if there was none, None where nothing was heard."""
+        return None if self.verb is None else "ok" if self.error is None else self.error.code
 
 
 class Router:
@@ -112,15 +131,19 @@ class Router:
 
     async def refuse(self, malformed: Malformed, *, cmd: int = 0) -> Landed:
         """End what cannot be routed; under an id of its own if the one it bears was used for something else."""
-        known = self._recent.find(malformed.project, malformed.id)
-        if known is not None and known.digest == malformed.digest and known.result is not None:
-            return Landed(result=known.result)
-        heading: Heading = malformed
-        if known is not None:
-            heading = msgspec.structs.replace(malformed, id=self._own_id(cmd), given=False)
-        elif malformed.given:
-            self._recent.enter(malformed.project, malformed.id).digest = malformed.digest
-        return Landed(result=await self._ender.fail(heading, malformed.error, cmd=cmd))
+        known = self._recent.find(malformed.project, malformed.id) if malformed.given else None
+        if known is not None and _is_other_malformed(known, malformed):
+            other = msgspec.structs.replace(malformed, id=self._own_id(cmd), given=False)
+            return Landed(result=await self._ender.fail(other, malformed.error, cmd=cmd))
+        known = known or self._recent.enter(malformed.project, malformed.id)
+        known.digest = malformed.digest
+        fail = partial(self._ender.fail, error=malformed.error, cmd=cmd)
+        ended = await self._ended_once(malformed, known, partial(fail, malformed))
+        if isinstance(ended, bytes):
+            return Landed(result=ended)
+        if isinstance(ended, Repeat) and _is_refusal_of(ended.result, malformed):
+            return Landed(result=ended.result)
+        return Landed(result=await fail(msgspec.structs.replace(malformed, id=self._own_id(cmd), given=False)))
 
     def _join(self, order: Order) -> Ticket:
         if order.target is not None:
@@ -151,32 +174,62 @@ class Router:
         raise DeadlineExceeded(f"not begun within {order.command.timeout_s:g} s")
 
     async def _land(self, flight: Flight, way: Way) -> Landed:
+        known = flight.known
+        if isinstance(way, Route) and known.ending is not None:
+            async with known.ending:
+                pass  # another copy of it may be ended here: what has ended is routed no more
+            if known.result is not None:
+                way = Repeat(result=known.result, node=NONE, uuid=way.uuid)
         if isinstance(way, Route):
             landed = await self._carrier.carry(flight, way)
             await self._let_go(flight, landed)
             return landed
         if isinstance(way, Repeat):
             return await self._repeat(flight, way)
-        earlier = await self._tried(lambda: self._wayfinder.earlier(flight.order))
-        if earlier is not None:
-            return await self._repeat(flight, earlier)
         changed, found = (way.changed, msgspec.to_builtins(way.fate)) if isinstance(way, Judged) else (False, None)
-        return self._ended(flight, await self._ender.succeed(flight.order, changed=changed, found=found, cmd=flight.cmd))
+        succeed = partial(self._ender.succeed, flight.order, changed=changed, found=found, cmd=flight.cmd)
+        return await self._conclude(flight, await self._ended_once(flight.order, known, succeed))
 
     async def _end(self, flight: Flight, error: WireError) -> Landed:
-        """End a command that was never routed; but if one of its id ended earlier, this is only its repeat."""
-        order = flight.order
+        """End a command that was never routed; but if one of its id was, or ended earlier, this is only its repeat."""
+        error = flight.refusal or error
         if isinstance(error, IdTaken):
-            order = msgspec.structs.replace(order, id=self._own_id(flight.cmd), given=False)
-        else:
-            earlier = await self._tried(lambda: self._wayfinder.earlier(order))
-            if earlier is not None:
-                return await self._repeat(flight, earlier)
+            return await self._end_renamed(flight, error)
+        order, known = flight.order, flight.known
+        if known.node not in (None, NONE) and known.result is None:
+            # Another copy was tried to store: its node ends it, and nobody else.
+            return await self._land(flight, Route(node=known.node or NONE, uuid=known.uuid or order.uuid, again=True))
+        fail = partial(self._ender.fail, order, error, cmd=flight.cmd)
+        return await self._conclude(flight, await self._ended_once(order, known, fail))
+
+    async def _end_renamed(self, flight: Flight, error: IdTaken) -> Landed:
+        """End a command whose id belongs to another under an id of its own."""
+        order = msgspec.structs.replace(flight.order, id=self._own_id(flight.cmd), given=False)
         landed = self._ended(flight, await self._ender.fail(order, error, cmd=flight.cmd))
-        if isinstance(error, IdTaken) and not flight.awaited and landed.result is not None:
+        if not flight.awaited and landed.result is not None:
             await self._ender.repeat(flight.order, renamed(landed.result, flight.order.id))
-        if order is flight.order:
-            await self._let_go(flight, landed)
+        return landed
+
+    async def _ended_once(self, heading: Heading, known: Known, end: Callable[..., Awaitable[bytes]]) -> bytes | Repeat | Route:
+        """End a command and return its result, or what became of another copy of it, here or at another coordinator."""
+        known.ending = known.ending or anyio.Lock()
+        async with known.ending:
+            while known.result is None:
+                fence = await self._tried(lambda: self._ender.fence(heading))
+                earlier = await self._tried(lambda: self._wayfinder.earlier(heading))
+                if earlier is not None:
+                    return earlier
+                try:
+                    return await end(fence=fence)
+                except Stale:
+                    _log.info("router.again", id=heading.id, reason="another coordinator ended a command of this domain meanwhile")
+            return known.result
+
+    async def _conclude(self, flight: Flight, ended: bytes | Repeat | Route) -> Landed:
+        if isinstance(ended, Repeat):
+            return await self._repeat(flight, ended)
+        landed = await self._carrier.carry(flight, ended) if isinstance(ended, Route) else self._ended(flight, ended)
+        await self._let_go(flight, landed)
         return landed
 
     def _ended(self, flight: Flight, result: bytes) -> Landed:
@@ -184,7 +237,10 @@ class Router:
         return Landed(result=result)
 
     async def _repeat(self, flight: Flight, repeat: Repeat) -> Landed:
-        """Answer a repeat with the first outcome: on `api` here, on `res` by who ended it."""
+        """Answer a repeat with the first outcome: on `api` here, on `res` by who ended it. By its verb it may turn out to be none."""
+        if differs(codec.decode(repeat.result, _Heard).verb, flight.order.verb):
+            flight.known.digest, flight.known.result = None, repeat.result
+            return await self._end_renamed(flight, IdTaken(flight.order.id))
         flight.known.result = flight.known.result or repeat.result
         if not flight.awaited and NONE not in (repeat.node, repeat.uuid):
             return await self._carrier.carry(flight, Route(node=repeat.node, uuid=repeat.uuid, again=True))
@@ -223,7 +279,28 @@ def _is_other(known: Known, order: Order) -> bool:
     """Tell whether what is known of an id is of another command. What a name means may turn out only later."""
     names = order.by_name and differs(known.name, order.name)
     uuids = order.uuid != NONE and differs(known.uuid, order.uuid)
-    return names or uuids or differs(known.digest, order.digest)
+    return names or uuids or differs(known.digest, order.digest) or differs(_heard(known).verb, order.verb)
+
+
+def _is_other_malformed(known: Known, malformed: Malformed) -> bool:
+    """Tell whether what is known of an id is not this malformed command."""
+    return differs(known.digest, malformed.digest) or not _may_refuse(_heard(known), malformed)
+
+
+def _is_refusal_of(result: bytes, malformed: Malformed) -> bool:
+    """Tell whether a result may be how this malformed command ended."""
+    return _may_refuse(codec.decode(result, _Heard), malformed)
+
+
+def _may_refuse(heard: _Heard, malformed: Malformed) -> bool:
+    return not differs(heard.verb, malformed.verb) and not differs(heard.code, "invalid")
+
+
+def _heard(known: Known) -> _Heard:
+    """Return what the result of a command tells of it, of which only that was heard."""
+    if known.digest is not None or known.result is None:
+        return _Heard()
+    return codec.decode(known.result, _Heard)
 
 
 def _nothing() -> None:

@@ -47,12 +47,21 @@ class Search:
         found = await self._in_ledgers(project, id)
         if found is not None:
             return found
-        coming = await self._on_the_way(project, id)
+        coming = await self.stored(project, id)
         return await self._told(project, id, uuid if coming is None else coming.uuid) or coming
 
     async def comes(self, project: str, id: str) -> bool:
         """Tell whether a command lies in the log of those that are yet to be routed."""
         return await self._in(self._subjects.log_cmd, self._subjects.cmd(project, "*", "*"), id, "m-cmd-") is not None
+
+    async def stored(self, project: str, id: str, uuid: str = NONE) -> Trace | None:
+        """Return the trace of a command that lies in the log of a node, None if none does. uuid: of its domain, `_` if not known."""
+        subjects = self._subjects.run("*", project, "*" if uuid == NONE else uuid, "*")
+        message = await self._in(self._subjects.log_run, subjects, id, "m-run-")
+        if message is None:
+            return None
+        routed = self._subjects.parse_routed(message.subject)
+        return Trace(node=routed.node, uuid=routed.domain.lower())
 
     async def _in_ledgers(self, project: str, id: str) -> Trace | None:
         record = await self._ledgers.ask_all(project, id)
@@ -65,13 +74,6 @@ class Search:
         except Invalid:
             return None
         return Trace(node=entry.node, uuid=uuid, result=result)
-
-    async def _on_the_way(self, project: str, id: str) -> Trace | None:
-        message = await self._in(self._subjects.log_run, self._subjects.run("*", project, "*", "*"), id, "m-run-")
-        if message is None:
-            return None
-        routed = self._subjects.parse_routed(message.subject)
-        return Trace(node=routed.node, uuid=routed.domain.lower())
 
     async def _told(self, project: str, id: str, uuid: str) -> Trace | None:
         places = [(NONE, "*")] if uuid == NONE else [("*", uuid), (NONE, "*")]

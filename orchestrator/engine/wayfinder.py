@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from orchestrator.bus.port import Start
 from orchestrator.control.admission import IdTaken, differs, refused
-from orchestrator.control.intake import Order
+from orchestrator.control.intake import Heading, Order
 from orchestrator.engine.backlog import Backlog
 from orchestrator.engine.canceller import Canceller
 from orchestrator.engine.creation import Creation
 from orchestrator.engine.flight import Flight
-from orchestrator.engine.history import History
+from orchestrator.engine.history import History, Terminal
 from orchestrator.engine.ledgers import Ledgers
 from orchestrator.engine.locator import Locator
 from orchestrator.engine.mirror import Mirror
 from orchestrator.engine.route import Nowhere, Repeat, Route, Way
+from orchestrator.engine.search import Search
 from orchestrator.protocol.error import NodeUnavailable, NotFound
 from orchestrator.protocol.subject import NONE
 
@@ -28,6 +30,7 @@ class Wayfinder:
         canceller: Canceller,
         history: History,
         ledgers: Ledgers,
+        search: Search,
         backlog: Backlog,
     ) -> None:
         self._mirror = mirror
@@ -36,6 +39,7 @@ class Wayfinder:
         self._canceller = canceller
         self._history = history
         self._ledgers = ledgers
+        self._search = search
         self._backlog = backlog
 
     async def find(self, flight: Flight) -> Way:
@@ -80,14 +84,29 @@ class Wayfinder:
             return None
         return Route(node=owner.node, uuid=order.uuid, fence=owner.epoch)
 
-    async def earlier(self, order: Order) -> Repeat | None:
-        """Return how a command of this id ended earlier, as far as the log of events or a living node can tell."""
-        if not order.given:
+    async def earlier(self, heading: Heading) -> Repeat | Route | None:
+        """Return what became of an earlier copy: how it ended, as far as the log of events or a living node can tell, or its node.
+
+        Another coordinator, or this one before it was started again, may have sent it there: then it is that node's to end.
+        """
+        if not heading.given:
             return None
-        terminal = (await self._history.find(order.project, order.uuid, order.id)).terminal
-        if terminal is None and (order.uuid == NONE or order.target is not None):
-            terminal = await self._ledgers.ended(order.project, order.id)
-        return None if terminal is None else Repeat(result=terminal.result, node=terminal.node, uuid=order.uuid)
+        # In this order: what has ended since the first look is not trimmed before its end can be seen by the second.
+        coming = await self._search.stored(heading.project, heading.id, heading.uuid)
+        terminal = (await self._history.find(heading.project, heading.uuid, heading.id)).terminal
+        if terminal is None and coming is None and (heading.uuid == NONE or (isinstance(heading, Order) and heading.target is not None)):
+            terminal = await self._anywhere(heading)
+        if terminal is not None:
+            return Repeat(result=terminal.result, node=terminal.node, uuid=heading.uuid)
+        return None if coming is None else Route(node=coming.node, uuid=coming.uuid, again=True)
+
+    async def _anywhere(self, heading: Heading) -> Terminal | None:
+        """Return how a command ended that may have been for any domain: from nodes' ledgers, and of silent nodes from their events."""
+        terminal, silent = await self._ledgers.ended(heading.project, heading.id)
+        for node in sorted(silent) if terminal is None else ():
+            ended = await self._history.terminals(node, heading.project, "*", Start(time=self._history.oldest))
+            terminal = terminal or next((one for one in ended if one.id == heading.id), None)
+        return terminal
 
     async def _uuid(self, flight: Flight) -> str:
         """Return the domain's UUID, `_` if the name means none. A name is resolved once: a repeat means what the first meant."""

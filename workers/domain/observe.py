@@ -122,7 +122,8 @@ def _facts(domain: Observed | Sighting) -> tuple[object, ...]:
         labels, generation = domain.labels, domain.generation
     else:
         labels, generation = (domain.tag.labels, domain.tag.generation) if domain.tag is not None else ({}, 0)
-    return (domain.name, domain.type, domain.autostart, domain.vcpus, domain.memory_kib, domain.saved, labels, generation)
+    facts = (domain.name, domain.type, domain.autostart, domain.vcpus, domain.memory_kib, domain.saved, labels, generation)
+    return (*facts, domain.incarnation)  # it may be marked by a later look than the one that saw it start
 
 
 def _lifecycle(event: str, detail: str) -> Unseen:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextvars import copy_context
 from itertools import count
 from typing import Protocol
 
@@ -36,20 +37,22 @@ class MemoryBroker:
         self._barred: set[MemoryLink] = set()
         self._running = True
         self._numbers = count(1)
+        self._context = copy_context()
 
     # -- faults, for tests and simulation
 
-    def cut(self, bus: Linked, *, on_answer: bool = False) -> None:
+    def cut(self, bus: Linked, *, on_answer: bool = False, lingering: bool = False) -> None:
         """Break one bus's connection, and let it not come back before `restore`. Requests under way end as `Uncertain`.
 
         on_answer: not now, but when the broker next answers it: what it asked has then happened, and it is not told.
+        lingering: what it has sent arrives all the same, perhaps after it has come back on another connection.
         """
         wire = bus.link.wire
         if on_answer and wire is not None:
             wire.on_answer = lambda: self.cut(bus)
             return
         self._barred.add(bus.link)
-        bus.link.end()
+        bus.link.end(lingering=lingering)
 
     def restore(self, bus: Linked) -> None:
         """Let a bus connect again."""
@@ -87,7 +90,7 @@ class MemoryBroker:
     def _connect(self) -> None:
         for link in self._links:
             if self._running and link not in self._barred and not link.connected:
-                link.begin()
+                link.begin(self._context)
 
     # -- messages
 

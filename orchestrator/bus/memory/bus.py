@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from contextvars import copy_context
 from functools import partial
 from itertools import count
 from typing import Self, TypeVar
@@ -70,6 +71,7 @@ class MemoryBus:
 
     async def __aenter__(self) -> Self:
         self._interest = self._broker.listen(self._link, f"{self._inbox}.*", "", self._answered)
+        self._link.context = copy_context()
         self._broker.join(self._link)
         return self
 

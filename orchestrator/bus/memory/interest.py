@@ -24,7 +24,7 @@ class Interest:
     def tell(self, message: Message) -> None:
         """Send a message to the subscriber, if it is connected."""
         if self.link.wire is not None:
-            self.link.wire.send(lambda: self._deliver(message))
+            self.link.wire.bring(message, self._deliver)
 
 
 class Interests:

@@ -25,6 +25,8 @@ class MemoryLogs:
     def __init__(self, clock: Clock, tell: Callable[[Message], object]) -> None:
         self._clock = clock
         self._tell = tell
+        self.witness: Callable[[Message], None] | None = None
+        """Told of each message as it is stored, for simulations: readers come later, and miss what is purged."""
         self._logs: dict[str, MemoryLog] = {}
         self._places: dict[str, dict[str, Place]] = {}
         self._alarms: dict[str, tuple[float | None, asyncio.TimerHandle | None]] = {}
@@ -123,6 +125,8 @@ class MemoryLogs:
             self._set_alarm(log)
 
     def _stored(self, name: str, message: Message) -> None:
+        if self.witness is not None:
+            self.witness(message)
         config = self._logs[name].config
         if config.republish is not None:
             subject = mapped(message.subject, *config.republish)

@@ -375,3 +375,17 @@ async def test_a_cancelled_owner_leaves_in_order(broker: Embedded) -> None:
             tasks.start_soon(own)
             await entered.wait()
             tasks.cancel_scope.cancel()
+
+
+async def test_waiting_for_a_link_that_stands_lets_others_run(bus: NatsBus) -> None:
+    """Else who tries, fails and waits again would never let anybody note that the session is over."""
+    ran = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_set, ran)
+        for _ in range(3):
+            await bus.link.up()
+        assert ran.is_set()
+
+
+async def _set(event: anyio.Event) -> None:
+    event.set()
