@@ -40,9 +40,9 @@ def _settle_saving(sighting: Sighting | None) -> Outcome:
 def _settle_creation(verb: Verb, sighting: Sighting | None, *, existed: bool) -> Outcome:
     if sighting is None:
         return "none"
-    if verb.goal is None:
-        return "unknown" if existed else "applied"
-    return "applied" if sighting.active else "partial"
+    if existed:
+        return "unknown"  # that it is there, or runs, may have been so before
+    return "applied" if verb.goal is None or sighting.active else "partial"
 
 
 def among_others(verb: Verb, outcome: Outcome) -> Outcome:

@@ -54,10 +54,12 @@ def test_a_domain_that_never_was_had_no_effect() -> None:
         ("create-xml", None, False, "none"),
         ("create-xml", "running", False, "applied"),
         ("create-xml", "shutoff", False, "partial"),
+        ("create-xml", "running", True, "unknown"),
+        ("create-xml", "shutoff", True, "unknown"),
     ],
 )
 def test_creation_is_settled_by_what_exists(verb: str, state: State | None, existed: bool, outcome: Outcome) -> None:
-    """Defined but not started is half a create; a redefinition cannot be told."""
+    """Defined but not started is half a create; of what was there before nothing can be told."""
     seen = sighting(state) if state is not None else None
     assert settle(find(verb), XmlArgs(xml="<domain/>"), seen, existed=existed) == outcome
 
