@@ -8,19 +8,20 @@ from functools import partial
 
 import anyio
 
-from orchestrator.bus.port import Bus, BusError, Full, Outgoing, Refused, Uncertain
+from orchestrator.bus.port import Bus, BusError, Full, Outgoing, Refused, Start, Uncertain
 from orchestrator.control.lease import counts
 from orchestrator.engine.backlog import Backlog
 from orchestrator.engine.flight import Flight
+from orchestrator.engine.history import History
 from orchestrator.engine.mirror import Mirror
-from orchestrator.engine.outcomes import Outcomes, Waiter
+from orchestrator.engine.outcomes import SLACK_S, Outcomes, Waiter
 from orchestrator.engine.pace import GRACE_S, TRY_S, Pace
 from orchestrator.engine.route import Landed, Route
 from orchestrator.log import get_logger
 from orchestrator.protocol.command import HEADER_CMD, HEADER_DEADLINE, HEADER_FENCE, HEADER_ID
 from orchestrator.protocol.error import Busy, DeadlineExceeded, Internal, NodeUnavailable
 from orchestrator.protocol.moment import timestamp
-from orchestrator.protocol.subject import Subjects
+from orchestrator.protocol.subject import NONE, Subjects
 
 _log = get_logger()
 
@@ -34,6 +35,7 @@ class Carrier:
         subjects: Subjects,
         mirror: Mirror,
         outcomes: Outcomes,
+        history: History,
         backlog: Backlog,
         *,
         pace: Pace,
@@ -44,6 +46,7 @@ class Carrier:
         self._subjects = subjects
         self._mirror = mirror
         self._outcomes = outcomes
+        self._history = history
         self._backlog = backlog
         self._pace = pace
         self._now = now
@@ -64,7 +67,7 @@ class Carrier:
             if not (route.again and flight.known.stored and flight.known.result is None):
                 sequence = await self._append(flight, route)
                 if sequence is None:
-                    return self._gave_up(flight, route)
+                    return self._not_stored(flight, route)
                 self._stored(flight, route, sequence)
                 if waiter is not None:
                     waiter.also(f"m-run-{sequence}")
@@ -85,6 +88,12 @@ class Carrier:
         result = await waiter.ended(max(flight.order.deadline + GRACE_S - self._now(), GRACE_S))
         return self._gave_up(flight, route) if result is None else Landed(result=result)
 
+    def _not_stored(self, flight: Flight, route: Route) -> Landed:
+        if flight.known.result is None:
+            return self._gave_up(flight, route)
+        flight.safe()
+        return Landed(result=flight.known.result)
+
     def _gave_up(self, flight: Flight, route: Route) -> Landed:
         """End the waiting of who asked on `api`; the command's own end is still to come."""
         order = flight.order
@@ -100,14 +109,21 @@ class Carrier:
         return counts(living=self._mirror.living(node), session_s=session_s)
 
     async def _append(self, flight: Flight, route: Route) -> int | None:
-        """Store the command and return its sequence; None where an attempt of unknown outcome was given up at the deadline."""
+        """Store the command and return its sequence.
+
+        None where an attempt of unknown outcome was given up at the deadline, or another coordinator has ended the command meanwhile.
+        """
         message = self._message(flight, route)
         began, pause, attempted = self._monotonic(), self._pace.retry, route.again
+        fresh, retried = flight.known.result is None and flight.order.given, False
         if flight.withdrawn is not None and not route.again:
             raise flight.withdrawn
         flight.known.node, flight.known.uuid = route.node, route.uuid
         while True:
             try:
+                if retried and fresh and await self._ended_elsewhere(flight):
+                    return None
+                retried = True
                 return await self._bus.append(message)
             except Uncertain:
                 attempted = True
@@ -126,6 +142,15 @@ class Carrier:
                 return None
             await self._pause(pause, left if flight.awaited or not attempted else None)
             pause = min(pause * 2, self._pace.retry * 10)
+
+    async def _ended_elsewhere(self, flight: Flight) -> bool:
+        """Tell whether a coordinator has ended the command, and learn how: while this one was cut off, others were asked again."""
+        order = flight.order
+        ended = await self._history.terminals(NONE, order.project, order.uuid, Start(time=order.received - SLACK_S))
+        result = next((one.result for one in ended if one.id == order.id), None)
+        if result is not None:
+            flight.known.result, flight.known.node = result, NONE
+        return result is not None
 
     async def _pause(self, seconds: float, left: float | None) -> None:
         with anyio.move_on_after(left):

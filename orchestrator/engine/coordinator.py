@@ -114,7 +114,7 @@ class Coordinator:
             bus, subjects, self._mirror, self._owners, self._history, self._outcomes, self._recent, pause_s=pace.look
         )
         self._carrier = Carrier(
-            bus, subjects, self._mirror, self._outcomes, self._backlog, pace=pace, now=self._now, monotonic=self._monotonic
+            bus, subjects, self._mirror, self._outcomes, self._history, self._backlog, pace=pace, now=self._now, monotonic=self._monotonic
         )
         self._wire_api(reader)
         self._wire_leading(reader)

@@ -23,7 +23,7 @@ from orchestrator.protocol import codec
 from orchestrator.protocol.error import Invalid
 from orchestrator.protocol.subject import NONE, Subjects
 
-_SLACK_S = 5.0
+SLACK_S = 5.0
 """Seconds by which clocks and logs may disagree on when a command began."""
 
 _LONGEST_S = 30.0
@@ -56,7 +56,7 @@ class Waiter:
         self.ids = [id]
         self.verb = verb
         self.result: bytes | None = None
-        self.start = Start(time=since - _SLACK_S)
+        self.start = Start(time=since - SLACK_S)
         self.looked = 0
         self.due = 0.0
         self._outcomes = outcomes

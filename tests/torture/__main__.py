@@ -11,6 +11,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import anyio
 
+from orchestrator.bus.embedded import tied
 from tests.hypervisors import unavailable
 from tests.torture import network
 from tests.torture.plan import Plan, draw
@@ -58,7 +60,7 @@ def main() -> None:
         sys.stderr.write(f"cannot torture: {reason}\n")
         sys.exit(CANNOT)
     if _WITHIN not in os.environ:
-        _go_within()
+        sys.exit(_within())
     options.seed = options.seed or random.SystemRandom().randrange(1, 10**6)
     folder = options.evidence / f"{options.seed}-{time.strftime('%H%M%S')}"
     folder.mkdir(parents=True)
@@ -69,16 +71,23 @@ def main() -> None:
     sys.exit(anyio.run(_run, plan, nodes, folder.resolve(), options.keep))
 
 
-def _go_within() -> None:
-    """Become the first process of namespaces that end with it."""
-    flags = ("-m", "-n", "-p", "--fork", "--kill-child", "--mount-proc", "--propagation", "private")
-    script = 'ip link set lo up; exec "$@"'
-    os.environ[_WITHIN] = "1"
-    os.environ["PATH"] += ":/usr/sbin:/sbin"
+def _within() -> int:
+    """Run the same in namespaces that end with it, and it with us; Ctrl-C is for it alone, and not for what it started."""
     unshare = shutil.which("unshare")
     assert unshare is not None
-    words = [sys.executable, "-m", "tests.torture", *sys.argv[1:]]
-    os.execv(unshare, [unshare, *flags, "sh", "-c", script, "sh", *words])  # noqa: S606  it shall be this very process
+    flags = ("-m", "-n", "-p", "--fork", "--kill-child", "--mount-proc", "--propagation", "private")
+    words = ["sh", "-c", 'ip link set lo up; exec "$@"', "sh", sys.executable, "-m", "tests.torture", *sys.argv[1:]]
+    environment = {**os.environ, _WITHIN: "1", "PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"}
+    process = subprocess.Popen(tied([unshare, *flags, *words], signal.SIGKILL), env=environment, start_new_session=True)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: _pass_on(process.pid, number))
+    return process.wait()
+
+
+def _pass_on(unshare: int, number: int) -> None:
+    """Send a signal to the one child of `unshare`."""
+    for child in Path(f"/proc/{unshare}/task/{unshare}/children").read_text().split():
+        os.kill(int(child), number)
 
 
 async def _run(plan: Plan, nodes: Mapping[str, str], folder: Path, keep: bool) -> int:

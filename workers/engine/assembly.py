@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
 
 import anyio
 import msgspec
@@ -135,6 +136,7 @@ class Assembly:
         await self._take_up()
         await tasks.start(self._intake.run)
         self._intake_runs = True
+        tasks.start_soon(self._sweep)
         await tasks.start(self._serve)
         # The hypervisors may have taken longer to open than a lease lasts without them.
         await self._lease.renew()
@@ -177,6 +179,16 @@ class Assembly:
         ):
             task_status.started()
             await anyio.sleep_forever()
+
+    async def _sweep(self) -> None:
+        """Remove the state keys that earlier workers of this node have left, once all that they had to tell is told."""
+        await self._outbox.emptied()
+        node, bucket = self._settings.node, self._settings.subjects.bucket("domains")
+        async with aclosing(KeyValue(self._bus, bucket, watcher=node).watch(f"{node}.>")) as portions:
+            async for entries in portions:
+                if entries is None:
+                    return
+                self._projection.sweep(entry.key for entry in entries if entry.value is not None)
 
     async def _healthy(self) -> None:
         """Prove that the hypervisors answer, write what is new of the node, and bring the cursor up to date."""

@@ -8,7 +8,7 @@ written. Results are never coalesced. After a reconnect everything is said again
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import anyio
 
@@ -17,7 +17,7 @@ from orchestrator.bus.port import Bus, BusError
 from orchestrator.log import get_logger
 from orchestrator.protocol import codec
 from orchestrator.protocol.domain import Observed
-from orchestrator.protocol.subject import domain_key
+from orchestrator.protocol.subject import domain_key, split_domain_key
 from orchestrator.store.port import Store
 from workers.engine.outbox import Waiting
 
@@ -78,6 +78,15 @@ class Projection:
         self._answers.setdefault(key, []).append((key, subject, body, deadline))
         self._see_to(key)
 
+    def sweep(self, keys: Iterable[str]) -> None:
+        """Remove those of `keys` whose domains are not known: who was to do so was killed between the event and the key."""
+        for key in keys:
+            _, project, uuid = split_domain_key(key)
+            known = self._known.get(uuid)
+            if known is None or known.project != project:
+                self._states.setdefault(key, None)
+                self._see_to(key)
+
     async def run(self) -> None:
         """Write and send for ever."""
         async with Crowd() as self._crowd:
@@ -93,7 +102,7 @@ class Projection:
         for answer in self._recent:
             if answer[3] > now:
                 self._answers.setdefault(answer[0], []).append(answer)
-        for key in self._states.keys() | self._answers.keys():
+        for key in dict.fromkeys([*self._states, *self._answers]):
             self._see_to(key)
 
     def _see_to(self, key: str) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import anyio
 import pytest
 
-from orchestrator.bus.port import Stale
+from orchestrator.bus.memory import MemoryBus
+from orchestrator.bus.port import Expect, Outgoing, Stale, Uncertain
 from orchestrator.engine.announcer import Announcer
 from tests.unit.engine.world import SUBJECTS, Running, World, uuid_of, world, xml
 
@@ -89,6 +90,40 @@ async def test_what_a_silent_node_ended_of_a_name_that_means_nothing_any_more_is
         await several(here, "c2")
         assert before == await here.api("p", "web1", "start", {"id": "k1"})
         assert {("p", "k1"): ["command.succeeded"]} == await here.terminals()
+
+
+async def test_what_others_ended_while_a_coordinator_was_cut_off_it_does_not_store_when_it_is_back() -> None:
+    """It had tried to, and nobody else could know."""
+    async with world() as here:
+        worker = await here.worker("n1")
+        await worker.show("p", ONE, "web1")
+        bus, tried, mended = MemoryBus(here.broker, name="c1"), anyio.Event(), anyio.Event()
+        store = bus.append
+
+        async def append(message: Outgoing, expect: Expect | None = None) -> int:
+            if message.subject.startswith("virt.v1.run.") and not mended.is_set():
+                tried.set()
+                await mended.wait()
+                raise Uncertain("cut off")
+            return await store(message, expect)
+
+        bus.append = append  # type: ignore[method-assign]
+        await here.coordinator("c1", bus=bus)
+        answers = []
+
+        async def ask() -> None:
+            answers.append(await here.api("p", ONE, "start", {"id": "k1"}))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            await tried.wait()
+            error = {"code": "not_found", "message": "gone", "retryable": False, "outcome": "none"}
+            said = {"id": "k1", "verb": "start", "ok": False, "node": "_", "project": "p", "error": error, "duration_ms": 1.0}
+            await Announcers(here).other.tell("command.failed", said, project="p", domain=ONE, commandid="k1")
+            mended.set()
+        assert [said] == answers
+        assert [] == worker.received
+        assert {("p", "k1"): ["command.failed"]} == await here.terminals()
 
 
 class Announcers:
