@@ -24,7 +24,7 @@ import msgspec
 
 T = TypeVar("T")
 
-PATIENCE_S = 0.02
+PATIENCE_S = 0.005
 """Seconds for which a call waits for a busy thread before another one is started: threads that contend for short calls
 cost more than they win, and one that hangs must hold up nobody."""
 
