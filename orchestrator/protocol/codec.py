@@ -12,9 +12,6 @@ from orchestrator.protocol.error import Invalid
 MAX_COMMAND = 512 * 1024
 """Bytes a command's body may have (PROTOCOL §4)."""
 
-MAX_MESSAGE = 768 * 1024
-"""Bytes any message may have (PROTOCOL §2)."""
-
 T = TypeVar("T")
 
 _encoder = msgspec.json.Encoder()
