@@ -18,14 +18,14 @@ from orchestrator.log import get_logger
 from orchestrator.protocol.cancel import CancelledBy
 from orchestrator.protocol.command import Command, DomainRef, Result
 from orchestrator.protocol.domain import Observed
-from orchestrator.protocol.error import DeadlineExceeded, HypervisorRefused, NodeUnavailable, Outcome, Unsupported, WireError
-from workers.domain.admission import holds
+from orchestrator.protocol.error import DeadlineExceeded, HypervisorRefused, NodeUnavailable, Unsupported, WireError
 from workers.domain.observe import remembered
-from workers.domain.settle import among_others, settle
+from workers.domain.settle import among_others
 from workers.drivers.port import Sighting
 from workers.engine.attempt import Attempt, lane_of
+from workers.engine.effect import caused
 from workers.engine.hooks import Hooks
-from workers.engine.hypervisor import POLL_S, Hypervisor
+from workers.engine.hypervisor import Hypervisor
 from workers.engine.inventory import NOTHING, Fold, Inventory
 from workers.engine.job import Job
 from workers.engine.ledger import Ledger, failed
@@ -34,12 +34,10 @@ from workers.engine.order import Order
 from workers.engine.outbox import Draft, Outbox
 from workers.engine.perform import Errand, Performed, perform
 from workers.engine.queue import DomainQueue
+from workers.engine.settlement import Settlement
 from workers.engine.survey import GRACE_S
 from workers.engine.vigil import Vigil
 from workers.journal.port import Begun, Entry, Journal
-
-PATIENCE_S = 1.0
-"""Seconds for which a call that returned waits for its event."""
 
 log = get_logger()
 
@@ -78,6 +76,7 @@ class Execution:
         self._command = command
         known = around.inventory.known.get(queue.uuid)
         self._name = known.name if known is not None and known.project == order.entry.project else None
+        self._settlement = Settlement(command, queue.uuid, around.before)
         self._started = asyncio.get_running_loop().time()
         self._job = Job(around.outbox, order, command.verb, self._name, around.ledger.reached) if command.verb.long else None
         self._lodging = Lodging(around.inventory, around.hypervisors, queue, order.entry, command, clock=around.clock)
@@ -131,7 +130,7 @@ class Execution:
             return
         performed = attempt.performed
         if performed.error is None and performed.changed and verb.event:
-            await self._event(hypervisor, verb.event)
+            await caused(self._queue, hypervisor, entry, verb, self._left)
             if verb.asks_guest:
                 performed = msgspec.structs.replace(performed, after=await self._queue.look(hypervisor, []))
                 if performed.after is not None and performed.after.active:
@@ -160,33 +159,6 @@ class Execution:
             undefined_here=uuid in around.undefined,
             known=remembered(known) if usable else None,
         )
-
-    async def _event(self, hypervisor: Hypervisor, detail: str) -> None:
-        """Wait for the event that the verb causes: briefly for one that must come, to the deadline for a guest that may obey.
-
-        A hypervisor that tells none is looked at instead, again and again where the guest must obey.
-        """
-        asks = self._command.verb.asks_guest
-        if self._queue.has(detail) or not (hypervisor.tells or asks):
-            return
-        if not hypervisor.tells:
-            await self._stopped(hypervisor)
-            return
-        with anyio.move_on_after(max(0.0, self._left()) if asks else PATIENCE_S):
-            while not self._queue.has(detail):
-                if asks and self._queue.restless:
-                    await self._queue.tell(self._entry)
-                else:
-                    await self._queue.arrival()
-
-    async def _stopped(self, hypervisor: Hypervisor) -> None:
-        """Look until the guest has obeyed, or the deadline is there."""
-        with anyio.move_on_after(max(0.0, self._left())):
-            while True:
-                now = await self._queue.look(hypervisor, [])
-                if now is None or not now.active:
-                    return
-                await anyio.sleep(POLL_S)
 
     def _folded(self, hypervisor: Hypervisor, performed: Performed) -> Fold:
         """Return what there is to tell before the terminal event."""
@@ -242,7 +214,7 @@ class Execution:
         """Look, and tell what became of a command that overran."""
         entry, seen = self._entry, self._queue.take(hypervisor)
         now = await self._queue.look(hypervisor, seen)
-        outcome = self._outcome(now)
+        outcome = self._settlement.outcome(now)
         if outcome == "unknown":
             # The state cannot tell (a reboot): the call that returned can.
             outcome = "applied" if performed.error is None else performed.error.outcome
@@ -263,7 +235,7 @@ class Execution:
             return
         seen = self._queue.take(hypervisor)
         now = await self._queue.look(hypervisor, seen)
-        outcome = self._outcome(now)
+        outcome = self._settlement.outcome(now)
         if self._doubt == "crowd":
             outcome = among_others(self._command.verb, outcome)
         fold = self._around.inventory.fold(hypervisor, self._queue.uuid, seen, now, self._entry)
@@ -273,7 +245,7 @@ class Execution:
             found = {"none": "but it had no effect", "partial": "and it is half done"}.get(outcome, "and nothing tells its effect")
             error = NodeUnavailable(f"{cause}, {found}", outcome=outcome, retryable=outcome == "none")
         given_up = outcome in ("none", "partial")
-        await self._end(Performed(error is not None or not self._held_before(), now, error, aborted=given_up), fold)
+        await self._end(Performed(error is not None or not self._settlement.held_before, now, error, aborted=given_up), fold)
 
     async def _outlived(self, hypervisor: Hypervisor, job: Job) -> bool:
         """Wait for a job that outlived the worker that began it; False if its command's time was over first, and ended it."""
@@ -284,18 +256,3 @@ class Execution:
         await job.over(hypervisor, lambda: math.inf)
         await self._settled(hypervisor, Performed(True, None, NodeUnavailable("the worker ended while this ran", outcome="unknown")))
         return False
-
-    def _held_before(self) -> bool:
-        """Tell whether what the verb is for held already when the command began: then it has changed nothing."""
-        known = remembered(self._around.before.get(self._queue.uuid))
-        return known is not None and not self._command.verb.creates and holds(self._command.verb, self._command.args, known)
-
-    def _outcome(self, now: Sighting | None) -> Outcome:
-        if now is not None and now.state == "unknown":
-            return "unknown"
-        try:
-            return settle(self._command.verb, self._command.args, now, existed=self._queue.uuid in self._around.before)
-        except Exception:
-            # The root of a settle rule that is not ours.
-            log.exception("verb.settles_failed", verb=self._entry.verb)
-            return "unknown"

@@ -18,7 +18,7 @@ from tests.unit.worker.world import NODE, WEB1, XML, World, kinds, world
 from workers.drivers.libvirt import LibvirtDriver
 from workers.drivers.memory import MemoryDriver
 from workers.drivers.port import Tag
-from workers.engine import execution, hypervisor
+from workers.engine import effect, hypervisor
 
 pytestmark = pytest.mark.anyio
 TAG = Tag(project="default")
@@ -28,7 +28,7 @@ TAG = Tag(project="default")
 async def node(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     """Give a node with a silent hypervisor, whose worker does not run yet."""
     monkeypatch.setattr(hypervisor, "POLL_S", 0.02)
-    monkeypatch.setattr(execution, "POLL_S", 0.02)
+    monkeypatch.setattr(effect, "POLL_S", 0.02)
     async with world() as made:
         made.driver = MemoryDriver(tells=False)
         yield made
@@ -75,7 +75,7 @@ async def test_commands_have_their_effects_told_before_their_end(node: World) ->
     """As synthetic events that name the command; nothing waits for an event that cannot come."""
     async with node.worker():
         await node.create()
-        with anyio.fail_after(execution.PATIENCE_S * 2):
+        with anyio.fail_after(effect.PATIENCE_S * 2):
             for verb in ("suspend", "resume", "destroy", "start"):
                 assert (await node.do(verb, id=f"c-{verb}"))["changed"]
         events = await node.events()
