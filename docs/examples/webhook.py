@@ -12,18 +12,18 @@ from orchestrator.client import Client
 
 async def main(server: str, url: str, place: Path) -> None:
     async with Client.connect(server, wait=True) as vm, httpx.AsyncClient() as http:
-        feed = vm.events(kinds=["lifecycle", "command"], after=int(place.read_text()) if place.exists() else 0)
-        async for event in feed:
+        async for event in (feed := vm.events(kinds=["lifecycle", "command"], after=int(place.read_text()) if place.exists() else 0)):
             await pass_on(http, url, json.encode(event))
-            place.with_suffix(".new").write_text(str(feed.sequence))  # killed before it is in place, one comes twice, with one id
-            place.with_suffix(".new").replace(place)
+            place.with_suffix(".new").write_text(str(feed.sequence))
+            place.with_suffix(".new").replace(place)  # killed before this, one comes twice, with one id
 
 
 async def pass_on(http: httpx.AsyncClient, url: str, event: bytes) -> httpx.Response:
     while True:
         try:
             return (await http.post(url, content=event, headers={"Content-Type": "application/cloudevents+json"})).raise_for_status()
-        except httpx.HTTPError:
+        except httpx.HTTPError as error:
+            print("again in a second:", error, file=sys.stderr)
             await asyncio.sleep(1)
 
 

@@ -93,7 +93,7 @@ KINDS: dict[str, type[Known]] = _kinds(Known)
 """The class of each kind: an event's full name, or its first token."""
 
 
-UNOWNED = frozenset({"network", "node", "nodedev", "pool", "secret", "stream"})
+UNOWNED = frozenset({"network", "node", "nodedev", "pool", "secret"})
 """The first tokens of kinds that belong to no project: only who follows every project is told."""
 
 

@@ -118,7 +118,7 @@ async def waits(vm: Client, id: str, domain: str) -> None:
 
 async def cut_off(url: str, home: Path, one: Held, two: Held) -> None:
     """Have a command under way and another one behind it on each node; then hang, to be cancelled."""
-    async with program(url, home, one, two) as vm:
+    async with program(url, home, one, two) as vm, asyncio.TaskGroup() as calls:
         await vm.create_xml("web1", TEST.format(name="web1"), node="n1")
         for name in ("web1", "web2"):
             await vm.wait(name, state="running", timeout=10)
@@ -127,6 +127,7 @@ async def cut_off(url: str, home: Path, one: Held, two: Held) -> None:
         for held, name in ((one, "web1"), (two, "web2")):
             await asyncio.to_thread(held.entered.wait, 10)
             await waits(vm, f"{name}-waiting", name)
+            calls.create_task(vm.resume(name, id=f"{name}-waiting"))  # the client too is in the middle of something
         for held in (one, two):
             asyncio.get_running_loop().call_later(0.1, held.gate.set)
         current = asyncio.current_task()
