@@ -1,7 +1,8 @@
 """The documentation's commands, taken out of its pages and run as a reader would run them.
 
 A fence says after its language how: `sh run` (must succeed), `sh run until=WORD` (goes on beside what follows, once it has said WORD;
-`sh run background` at once), `python run`, `python file=NAME` (is saved under that name), `sh elsewhere=PATH` (that test runs it).
+`sh run background` at once), `python run`, `python file=NAME` (is saved under that name), `sh elsewhere=PATH` (that test runs it),
+`sh untested` (nobody does: it needs a host or a tool that no test has).
 `says=WORD,WORD` holds it to what it prints, in the end.
 The blocks of one page share a directory. The broker's port, and hypervisors that a test cannot expect, are replaced; nothing else is.
 """

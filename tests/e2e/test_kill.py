@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import anyio
 import pytest
@@ -34,17 +33,6 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place]:
     """Real hypervisors that outlive a worker: embedded QEMU, and the test driver behind a libvirtd of its own."""
     with PLACES[request.param](["n1", "n2"]) as place:
         yield place
-
-
-@pytest.fixture
-async def fleet(place: Place, tmp_path: Path) -> AsyncIterator[Fleet]:
-    """Everything as real processes, under the credentials of production."""
-    fleet = Fleet(tmp_path, place.uris)
-    await fleet.start()
-    try:
-        yield fleet
-    finally:
-        await fleet.stop()
 
 
 def script(chance: random.Random, xml: str) -> dict[str, list[tuple[str, str, bytes]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
@@ -34,17 +34,6 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place]:
         pytest.skip(f"containers: {reason}")
     with PLACES[request.param](["n1"]) as place:
         yield place
-
-
-@pytest.fixture
-async def fleet(place: Place, tmp_path: Path) -> AsyncIterator[Fleet]:
-    """Broker, coordinator and one worker."""
-    fleet = Fleet(tmp_path, place.uris)
-    await fleet.start()
-    try:
-        yield fleet
-    finally:
-        await fleet.stop()
 
 
 async def test_a_domains_life(fleet: Fleet, place: Place) -> None:

@@ -10,8 +10,7 @@ import json
 import os
 import random
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import anyio
 import pytest
@@ -42,17 +41,6 @@ def place() -> Iterator[Place]:
     """Run a test driver that outlives the worker, behind a libvirtd of its own."""
     with PLACES["libvirtd-test"]([NODE]) as place:
         yield place
-
-
-@pytest.fixture
-async def fleet(place: Place, tmp_path: Path) -> AsyncIterator[Fleet]:
-    """Everything as real processes, under the credentials of production."""
-    fleet = Fleet(tmp_path, place.uris)
-    await fleet.start()
-    try:
-        yield fleet
-    finally:
-        await fleet.stop()
 
 
 class Sender:
