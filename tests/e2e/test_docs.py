@@ -13,7 +13,8 @@ from tests.e2e.shell import ROOT, Shell
 
 
 def replaced(home: Path) -> dict[str, str]:
-    """Return what stands for hypervisors that not every machine has: libvirt's test driver, twice."""
+    """Return what stands for hypervisors that not every machine has: libvirt's test driver, twice. A credentials file is there too."""
+    (home / "lab.creds").touch()
     for kind in ("qemu", "lxc"):
         (home / f"{kind}.xml").write_text("<node>\n</node>\n")
     return {"qemu:///system": f"test://{home}/qemu.xml", "lxc:///": f"test://{home}/lxc.xml", "type='kvm'": "type='test'"}
